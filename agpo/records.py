@@ -1,0 +1,90 @@
+"""The tables that stages exchange: columns, types, meaning and row ids, declared once.
+
+Tables are Parquet files. A row's id is stable: it depends on what the row is, never on its position.
+"""
+
+from __future__ import annotations
+
+import dataframely as dy
+import polars as pl
+
+
+class Problems(dy.Schema):
+    """What a policy is asked, and what decides whether an answer is right."""
+
+    id = dy.String(primary_key=True, min_length=1)
+    prompt = dy.String(nullable=False, min_length=1)  # the user's text, rendered from a named template
+    gold = dy.String(nullable=False, min_length=1)  # the verifier's reference, in the form that the verifier reads
+    verifier = dy.String(nullable=False, min_length=1)  # math | countdown | …
+    split = dy.Enum(["train", "selection", "confirmation"], nullable=False)
+    set = dy.String(nullable=False, min_length=1)  # the named problem set inside a split, e.g. in_distribution, hard
+
+    @dy.rule()
+    def prompt_not_blank(cls) -> pl.Expr:
+        return pl.col("prompt").str.strip_chars().str.len_chars() > 0
+
+    @dy.rule()
+    def gold_not_blank(cls) -> pl.Expr:
+        return pl.col("gold").str.strip_chars().str.len_chars() > 0
+
+
+class Demonstrations(dy.Schema):
+    """Prompts with an answer to imitate, for the warm start."""
+
+    id = dy.String(primary_key=True, min_length=1)
+    prompt = dy.String(nullable=False, min_length=1)
+    response = dy.String(nullable=False, min_length=1)
+
+
+class Quarantine(dy.Schema):
+    """Source rows that were refused, with the reason; nothing is lost."""
+
+    source = dy.String(nullable=False)  # file or data set
+    row = dy.Int64(nullable=False)  # line (JSONL, CSV) or row number (Parquet), from 1
+    reason = dy.String(nullable=False)  # what was wrong: field, found value, accepted values
+    content = dy.String(nullable=False)  # the row as JSON or as its raw line
+
+
+class Rollouts(dy.Schema):
+    """One sampled answer a row. Token ids are the record of truth; text is derived from them."""
+
+    id = dy.String(primary_key=True, min_length=1)  # step/problem_id/sample
+    problem_id = dy.String(nullable=False)
+    sample = dy.Int32(nullable=False, min=0)
+    prompt_ids = dy.List(dy.Int32(nullable=False), nullable=False)
+    response_ids = dy.List(dy.Int32(nullable=False), nullable=False)  # ends with the stop token unless truncated
+    logprobs = dy.List(dy.Float32(nullable=False), nullable=False)  # the sampler's, one per response token, natural log
+    truncated = dy.Bool(nullable=False)  # reached the token limit without a stop token
+
+
+class Verdicts(dy.Schema):
+    """What the verifier decided about one rollout."""
+
+    id = dy.String(primary_key=True, min_length=1)  # the rollout's
+    verdict = dy.Enum(["correct", "wrong", "unverifiable"], nullable=False)
+    cause = dy.Enum(["none", "response", "gold", "infrastructure"], nullable=False)
+    reason = dy.String(nullable=False)  # empty when correct; else missing, malformed, mismatch, timeout, …
+    extracted = dy.String(nullable=True)  # the final answer found in the response
+    seconds = dy.Float64(nullable=False, min=0)  # CPU seconds
+    verifier = dy.String(nullable=False)
+    version = dy.Int32(nullable=False)
+
+
+class Counts(dy.Schema):
+    """The outcome of n samples of one problem; every boundary metric is a function of these rows."""
+
+    problem_id = dy.String(primary_key=True, min_length=1)
+    set = dy.String(nullable=False)
+    n = dy.Int32(nullable=False, min=1)  # samples drawn
+    correct = dy.Int32(nullable=False, min=0)
+    wrong = dy.Int32(nullable=False, min=0)  # truncated answers without a right one included
+    unverifiable = dy.Int32(nullable=False, min=0)  # leave pass@k: its n is correct + wrong
+    truncated = dy.Int32(nullable=False, min=0)
+    missing = dy.Int32(nullable=False, min=0)  # wrong because no final answer was found
+    distinct_correct = dy.Int32(nullable=False, min=0)  # different right responses
+    tokens = dy.Int64(nullable=False, min=0)  # response tokens
+    logprob = dy.Float64(nullable=False)  # sum of the sampler's log-probs; −logprob/tokens estimates the token entropy
+
+
+def rollout_id(step: int, problem_id: str, sample: int) -> str:
+    return f"{step}/{problem_id}/{sample}"
