@@ -10,14 +10,18 @@ import polars as pl
 
 
 class Problems(dy.Schema):
-    """What a policy is asked, and what decides whether an answer is right."""
+    """What a policy is asked, and what decides whether an answer is right.
+
+    Sets: Countdown has *in_distribution* in every split, and *hard* beside it in selection and confirmation; rows of a
+    table or data set are *train* in train and *held_out* in selection and confirmation.
+    """
 
     id = dy.String(primary_key=True, min_length=1)
     prompt = dy.String(nullable=False, min_length=1)  # the user's text, rendered from a named template
     gold = dy.String(nullable=False, min_length=1)  # the verifier's reference, in the form that the verifier reads
     verifier = dy.String(nullable=False, min_length=1)  # math | countdown | …
     split = dy.Enum(["train", "selection", "confirmation"], nullable=False)
-    set = dy.String(nullable=False, min_length=1)  # the named problem set inside a split, e.g. in_distribution, hard
+    set = dy.String(nullable=False, min_length=1)  # the named problem set inside a split
 
     @dy.rule()
     def prompt_not_blank(cls) -> pl.Expr:
@@ -40,9 +44,10 @@ class Quarantine(dy.Schema):
     """Source rows that were refused, with the reason; nothing is lost."""
 
     source = dy.String(nullable=False)  # file or data set
-    row = dy.Int64(nullable=False)  # line (JSONL, CSV) or row number (Parquet), from 1
-    reason = dy.String(nullable=False)  # what was wrong: field, found value, accepted values
-    content = dy.String(nullable=False)  # the row as JSON or as its raw line
+    row = dy.Int64(nullable=False)  # line (JSONL; a CSV row's first) or row number (Parquet, data set), from 1
+    reason = dy.String(nullable=False)  # missing field, wrong type, empty gold, duplicate id, …; receipts count these
+    detail = dy.String(nullable=False)  # the field, what was found and what is accepted
+    content = dy.String(nullable=False)  # the raw line, or the row as JSON
 
 
 class Rollouts(dy.Schema):
@@ -50,11 +55,17 @@ class Rollouts(dy.Schema):
 
     id = dy.String(primary_key=True, min_length=1)  # step/problem_id/sample
     problem_id = dy.String(nullable=False)
-    sample = dy.Int32(nullable=False, min=0)
+    sample_number = dy.Int32(nullable=False, min=0, alias="sample")  # `sample` alone would hide a method of dy.Schema
     prompt_ids = dy.List(dy.Int32(nullable=False), nullable=False)
     response_ids = dy.List(dy.Int32(nullable=False), nullable=False)  # ends with the stop token unless truncated
     logprobs = dy.List(dy.Float32(nullable=False), nullable=False)  # the sampler's, one per response token, natural log
     truncated = dy.Bool(nullable=False)  # reached the token limit without a stop token
+    policy = dy.String(nullable=False)  # key of the policy that was sampled
+    seed = dy.Int64(nullable=False)
+
+    @dy.rule()
+    def one_logprob_per_token(cls) -> pl.Expr:
+        return pl.col("logprobs").list.len() == pl.col("response_ids").list.len()
 
 
 class Verdicts(dy.Schema):
@@ -84,6 +95,10 @@ class Counts(dy.Schema):
     distinct_correct = dy.Int32(nullable=False, min=0)  # different right responses
     tokens = dy.Int64(nullable=False, min=0)  # response tokens
     logprob = dy.Float64(nullable=False)  # sum of the sampler's log-probs; −logprob/tokens estimates the token entropy
+
+    @dy.rule()
+    def outcomes_sum_to_n(cls) -> pl.Expr:
+        return pl.col("correct") + pl.col("wrong") + pl.col("unverifiable") == pl.col("n")
 
 
 def rollout_id(step: int, problem_id: str, sample: int) -> str:

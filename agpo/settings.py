@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agpo.objectives import Agpo, Objective
+from agpo.problems.gold import GoldFormat
+from agpo.problems.prompt import prompt_names
 
 
 class Settings(BaseModel):
@@ -27,50 +29,64 @@ class CountdownProblems(Settings):
     demonstrations: int = Field(256_000, ge=1, title="Demonstrations", description="for a warm start from scratch")
     noise: float = Field(0.25, ge=0, lt=1, title="Noise", description="share of demonstrations that are wrong")
 
+    @model_validator(mode="after")
+    def _numbers_in_range(self) -> Self:
+        if self.highest > self.largest:
+            raise ValueError(f"highest {self.highest} exceeds largest {self.largest}, the bound of every value")
+        return self
+
 
 class FieldMap(Settings):
-    """Which column or dotted path of a source row holds what; a list index is a number (``prompt.0.content``)."""
+    """Which column of a source row holds what; a dotted path leads into it, a list index is a number."""
 
-    question: str = Field("question", title="Question")
-    gold: str = Field("answer", title="Gold answer")
+    question: str = Field("question", min_length=1, title="Question", description="e.g. prompt.0.content")
+    gold: str = Field("answer", min_length=1, title="Gold answer")
     id: str = Field("", title="Id", description="empty: the id is a digest of the question and gold")
 
 
-class TableProblems(Settings):
-    """Any JSONL, CSV or Parquet file (also .gz, .zst), or a glob of them."""
+class RowProblems(Settings):
+    """Problems read from the rows of a table or data set, a part of them held out."""
 
-    source: Literal["table"] = "table"
-    path: str = Field(title="File", description="path, glob or fsspec address of the training rows")
     fields: FieldMap = Field(FieldMap(), title="Fields")
-    gold_format: Literal["plain", "gsm8k", "boxed"] = Field(
+    gold_format: GoldFormat = Field(
         "plain", title="Gold format", description="gsm8k: text after ####; boxed: last \\boxed{…} of a solution"
     )
     verifier: Literal["math", "countdown"] = Field("math", title="Verifier")
     prompt: str = Field("math-boxed-v1", title="Prompt", description="a named, versioned prompt template")
-    selection: int = Field(200, ge=0, title="Selection problems", description="held out from the rows")
-    confirmation: int = Field(400, ge=0, title="Confirmation problems", description="held out from the rows")
+    selection: int = Field(
+        200, ge=0, title="Selection problems", description="taken from a tenth of the rows; 0 trains on that tenth too"
+    )
+    confirmation: int = Field(
+        400, ge=0, title="Confirmation problems", description="taken from another tenth of the rows; 0 as above"
+    )
     limit: int | None = Field(None, ge=1, title="Limit", description="use only the first rows")
     largest_bad_share: float = Field(
         0.05, ge=0, le=1, title="Largest bad share", description="more quarantined rows than this stop the run"
     )
 
+    @field_validator("prompt")
+    @classmethod
+    def _prompt_exists(cls, name: str) -> str:
+        if name not in prompt_names():
+            raise ValueError(f"{name!r} is not a prompt template; accepted: {', '.join(prompt_names())}")
+        return name
 
-class HubProblems(Settings):
+
+class TableProblems(RowProblems):
+    """Any JSONL, CSV or Parquet file (also .gz, .zst), or a glob of them."""
+
+    source: Literal["table"] = "table"
+    path: str = Field(min_length=1, title="File", description="path, glob or fsspec address of the rows")
+
+
+class HubProblems(RowProblems):
     """A data set of the Hugging Face hub, by id and revision."""
 
     source: Literal["hub"] = "hub"
-    dataset: str = Field(title="Data set", description="hub id, e.g. openai/gsm8k")
+    dataset: str = Field(min_length=1, title="Data set", description="hub id, e.g. openai/gsm8k")
     config: str = Field("", title="Configuration")
     split: str = Field("train", title="Split")
     revision: str = Field("main", title="Revision")
-    fields: FieldMap = Field(FieldMap(), title="Fields")
-    gold_format: Literal["plain", "gsm8k", "boxed"] = Field("plain", title="Gold format")
-    verifier: Literal["math", "countdown"] = Field("math", title="Verifier")
-    prompt: str = Field("math-boxed-v1", title="Prompt")
-    selection: int = Field(200, ge=0, title="Selection problems")
-    confirmation: int = Field(400, ge=0, title="Confirmation problems")
-    limit: int | None = Field(None, ge=1, title="Limit")
-    largest_bad_share: float = Field(0.05, ge=0, le=1, title="Largest bad share")
 
 
 ProblemSource = Annotated[CountdownProblems | TableProblems | HubProblems, Field(discriminator="source")]
@@ -127,6 +143,15 @@ class HubBase(Settings):
 
 
 Base = Annotated[ScratchBase | FolderBase | HubBase, Field(discriminator="kind")]
+
+
+class WarmStart(Settings):
+    """What the warm start needs to know of a run."""
+
+    problems: ProblemSource
+    base: Base
+    chat_template: str
+    tokens: int
 
 
 class RolloutSettings(Settings):
@@ -204,18 +229,57 @@ class EvaluateSettings(Settings):
         return self
 
 
+class Evaluation(Settings):
+    """What an evaluation needs to know of a run. The same for every policy that is compared."""
+
+    split: Literal["selection", "confirmation"]
+    samples: int
+    temperature: float
+    chunk: int
+    tokens: int
+    chat_template: str
+    verify: VerifySettings
+
+
+class Interpolation(Settings):
+    """One point between base (0) and trained policy (1)."""
+
+    weight: float
+
+
+class Selecting(Settings):
+    """What the choice of the interpolation weight needs to know of a run."""
+
+    weights: tuple[float, ...]
+    k: int
+    margin: float
+
+
 class PromoteSettings(Settings):
     """The gate: boundary against the base, quality against the champion."""
 
-    margin: float = Field(0.05, gt=0, le=0.05, title="Margin", description="lower bounds of all pass@k differences stay above −margin")
+    margin: float = Field(
+        0.05, gt=0, le=0.05, title="Margin", description="lower bounds of all pass@k differences stay above −margin"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, title="Confidence")
     resamples: int = Field(2000, ge=100, title="Bootstrap resamples")
+
+
+class Judging(PromoteSettings):
+    """What the gate needs to know of a run."""
+
+    ks: tuple[int, ...]
 
 
 class TrainRun(Settings):
     """Everything that decides what a training run makes."""
 
-    family: str = Field("countdown", pattern=r"^[a-z0-9-]+$", title="Problem family", description="names the registered model agpo-policy-FAMILY")
+    family: str = Field(
+        "countdown",
+        pattern=r"^[a-z0-9-]+$",
+        title="Problem family",
+        description="names the registered model agpo-policy-FAMILY",
+    )
     problems: ProblemSource = Field(CountdownProblems(), title="Problems")
     base: Base = Field(ScratchBase(), title="Base")
     rollout: RolloutSettings = Field(RolloutSettings(), title="Rollout")
@@ -228,7 +292,38 @@ class TrainRun(Settings):
     seed: int = Field(0, ge=0, title="Seed")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device")
     threads: int = Field(1, ge=1, title="CPU threads", description="part of the key: it changes rounding")
-    step_deadline: float = Field(3600.0, gt=0, title="Step deadline", description="seconds; beyond it stacks are dumped and the run ends")
+    step_deadline: float = Field(
+        3600.0, gt=0, title="Step deadline", description="seconds; beyond it stacks are dumped and the run ends"
+    )
+
+    @property
+    def warm_start(self) -> WarmStart:
+        return WarmStart(
+            problems=self.problems,
+            base=self.base,
+            chat_template=self.rollout.chat_template,
+            tokens=self.rollout.tokens,
+        )
+
+    def what_training_depends_on(self) -> dict[str, Any]:
+        """The settings in a training run's key: not how long it is, how it is watched, or what only costs time.
+
+        Problems and base enter by their artifacts' keys; seed, device and threads are parts of every stage's key.
+        """
+        return self.model_dump(
+            mode="json",
+            include={"rollout", "verify", "objective", "loss", "learner"},
+            exclude={"verify": {"workers", "memory"}, "learner": {"refusals"}},
+        )
+
+    @model_validator(mode="after")
+    def _base_fits_problems(self) -> Self:
+        if isinstance(self.base, ScratchBase) and not isinstance(self.problems, CountdownProblems):
+            raise ValueError(
+                f"base.kind scratch needs generated problems (countdown), not problems.source {self.problems.source}; "
+                "use base.kind folder or hub"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mini_batches_fit(self) -> Self:
@@ -245,4 +340,25 @@ class NightlyRun(TrainRun):
     interpolate: InterpolateSettings = Field(InterpolateSettings(), title="Interpolate")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), title="Evaluate")
     promote: PromoteSettings = Field(PromoteSettings(), title="Promote")
-    compare: tuple[Objective, ...] = Field((), title="Also compare", description="objectives trained beside, same additions")
+    compare: tuple[Objective, ...] = Field(
+        (), title="Also compare", description="objectives trained beside, same additions"
+    )
+
+    def evaluation(self, split: Literal["selection", "confirmation"]) -> Evaluation:
+        return Evaluation(
+            split=split,
+            samples=self.evaluate.samples,
+            temperature=self.evaluate.temperature,
+            chunk=self.evaluate.chunk,
+            tokens=self.rollout.tokens,
+            chat_template=self.rollout.chat_template,
+            verify=self.verify,
+        )
+
+    @property
+    def selecting(self) -> Selecting:
+        return Selecting(weights=self.interpolate.weights, k=max(self.evaluate.ks), margin=self.interpolate.margin)
+
+    @property
+    def judging(self) -> Judging:
+        return Judging(**self.promote.model_dump(), ks=self.evaluate.ks)

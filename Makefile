@@ -1,0 +1,46 @@
+# Needs make, git and Python 3.11 or later with its venv module; everything else goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+PROFILE ?= demo
+WORKERS ?= 2
+
+# pip arguments that name the torch to install, e.g. TORCH="torch==2.13.0 --index-url ADDRESS" with the CPU or CUDA index
+# that PyTorch's site names. What was given is kept in the environment for later calls.
+TORCH ?= $(shell cat $(VENV)/torch.txt 2>/dev/null)
+export TORCH
+
+SET_UP := PYTHON="$(PYTHON)" .ci/set-up $(VENV)
+
+.PHONY: help demo test lint bench chaos clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## train, evaluate and gate a small model (variables PROFILE, STORE, PREFECT_PORT, MLFLOW_PORT, JSON)
+	@$(SET_UP) pipeline,s3
+	@$(VENV)/bin/agpo demo --profile "$(PROFILE)" $(if $(STORE),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") \
+		$(if $(PREFECT_PORT),--prefect-port "$(PREFECT_PORT)") $(if $(MLFLOW_PORT),--mlflow-port "$(MLFLOW_PORT)")
+
+test: ## run the tests (variables WORKERS, ARGS="-k journal")
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: ## check style, types and import contracts
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: ## measure the hot paths and print figures
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m pytest -m bench -s $(ARGS)
+
+chaos: ## kill training runs at random points, many times
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m pytest -m chaos $(ARGS)
+
+clean: ## remove the environment and caches; results in .agpo stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find agpo tasks flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

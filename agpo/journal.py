@@ -1,0 +1,151 @@
+"""The write-ahead log of a training run: append, read, replay.
+
+    run.json                              what the run is
+    steps/00000012/rollouts-0000.parquet  one file a chunk, written before it is used
+    steps/00000012/verdicts.parquet
+    steps/00000012/update.json            the step's outcome; its presence ends the step
+    checkpoints/00000050/…                a Hugging Face folder with the optimiser's state
+    checkpoints/00000050.json             written last: the checkpoint exists
+
+A policy's key is the hash chain of its steps. Every file is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from agpo.artifacts import Files, digest
+from agpo.artifacts.lease import Lease
+from agpo.artifacts.table import read_table, write_table
+from agpo.records import Rollouts, Verdicts
+
+
+class Update(BaseModel):
+    """The journalled outcome of one step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int  # from 0
+    policy_before: str
+    policy: str  # after the step
+    refused: str | None  # why weights and optimiser were left as they were
+    metrics: dict[str, float]
+    time_ms: int  # when the step ended, Unix time
+
+
+class Journal:
+    """The log of one run. ``lease`` is held by the writer and checked before every append; a reader has none."""
+
+    def __init__(self, files: Files, lease: Lease | None = None) -> None:
+        self.files, self.lease = files, lease
+
+    def describe_run(self, facts: dict[str, Any]) -> None:
+        """Write once what the run is; a run that is something else under the same key is an error."""
+        text = json.dumps(facts, sort_keys=True, indent=1)
+        if not self.files.exists("run.json"):
+            self._append("run.json", text.encode())
+        elif json.loads(self.files.read("run.json")) != json.loads(text):
+            raise ValueError(f"{self.files.uri}/run.json describes another run")
+
+    def read_chunk(self, step: int, index: int) -> pl.DataFrame | None:
+        name = _chunk_name(step, index)
+        return read_table(self.files, name, Rollouts) if self.files.exists(name) else None
+
+    def write_chunk(self, step: int, index: int, rollouts: pl.DataFrame) -> None:
+        self._check_lease()
+        write_table(self.files, _chunk_name(step, index), rollouts, Rollouts)
+
+    def read_rollouts(self, step: int) -> pl.DataFrame:
+        """All chunks of a step, in order."""
+        names = [name for name in self.files.names(_step(step)) if name.rsplit("/", 1)[-1].startswith("rollouts-")]
+        return pl.concat([read_table(self.files, name, Rollouts) for name in names])
+
+    def read_verdicts(self, step: int) -> pl.DataFrame | None:
+        name = f"{_step(step)}/verdicts.parquet"
+        return read_table(self.files, name, Verdicts) if self.files.exists(name) else None
+
+    def write_verdicts(self, step: int, verdicts: pl.DataFrame) -> None:
+        self._check_lease()
+        write_table(self.files, f"{_step(step)}/verdicts.parquet", verdicts, Verdicts)
+
+    def read_update(self, step: int) -> Update | None:
+        name = f"{_step(step)}/update.json"
+        return Update.model_validate_json(self.files.read(name)) if self.files.exists(name) else None
+
+    def write_update(
+        self, step: int, policy_before: str, refused: str | None, metrics: dict[str, float], outcome: str
+    ) -> Update:
+        """End a step. ``outcome``: digest of what the update was computed from (`digest_step`)."""
+        update = Update(
+            step=step,
+            policy_before=policy_before,
+            policy=digest([policy_before, outcome, "refused" if refused else "applied"]),
+            refused=refused,
+            metrics=metrics,
+            time_ms=time.time_ns() // 1_000_000,
+        )
+        self._append(f"{_step(step)}/update.json", update.model_dump_json(indent=1).encode())
+        return update
+
+    def updates(self, first: int = 0) -> Iterator[Update]:
+        """The finished steps in order from ``first`` on, up to one that is not finished."""
+        step = first
+        while (update := self.read_update(step)) is not None:
+            yield update
+            step += 1
+
+    def save_checkpoint(self, step: int, policy: str, folder: Path) -> None:
+        """Keep a folder as the state after ``step`` steps."""
+        self._check_lease()
+        self.files.put(folder, f"checkpoints/{step:08d}")
+        self._append(f"checkpoints/{step:08d}.json", json.dumps({"step": step, "policy": policy}).encode())
+
+    def checkpoints(self) -> list[int]:
+        names = self.files.names("checkpoints")
+        return [int(name[12:20]) for name in names if name.endswith(".json") and name.count("/") == 1]
+
+    def load_checkpoint(self, step: int) -> tuple[str, Path]:
+        """The policy's key and its folder, a local copy where the files are elsewhere."""
+        policy = json.loads(self.files.read(f"checkpoints/{step:08d}.json"))["policy"]
+        if self.files.local:
+            return policy, self.files.local_path(f"checkpoints/{step:08d}")
+        folder = Path(tempfile.mkdtemp(prefix="agpo-checkpoint-"))
+        self.files.get(f"checkpoints/{step:08d}", folder)
+        return policy, folder
+
+    def _append(self, name: str, data: bytes) -> None:
+        self._check_lease()
+        self.files.write(name, data)
+
+    def _check_lease(self) -> None:
+        if self.lease is None:
+            raise PermissionError(f"{self.files.uri} is open for reading only")
+        self.lease.check()
+
+
+def digest_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame) -> str:
+    """What an update is computed from: the sampled tokens and their verdicts, no times."""
+    return digest(
+        [
+            rollouts["id"].to_list(),
+            rollouts["response_ids"].to_list(),
+            rollouts["truncated"].to_list(),
+            verdicts["verdict"].to_list(),
+        ]
+    )
+
+
+def _step(step: int) -> str:
+    return f"steps/{step:08d}"
+
+
+def _chunk_name(step: int, index: int) -> str:
+    return f"{_step(step)}/rollouts-{index:04d}.parquet"

@@ -1,0 +1,49 @@
+"""What a step's rollouts, verdicts and advantages say about the run."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from agpo.learner.batch import Batch
+
+
+def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) -> dict[str, float]:
+    """Metrics of one step: rewards, group shares, lengths, verdicts and gradient masses.
+
+    m_S and m_F (``policy/mass_positive``, ``policy/mass_negative``) are the sums of |A| over right and wrong rows per
+    usable row: the positive and negative gradient mass of FADE (arXiv 2607.01490).
+    """
+    rows = len(rollouts)
+    usable = max(1, len(batch))
+    correct, advantages = batch.correct, batch.advantages
+    solved = (
+        pl.DataFrame({"group": batch.groups.numpy(), "correct": correct.numpy()})
+        .group_by("group")
+        .agg(pl.col("correct").mean())["correct"]
+    )
+    groups = max(1, len(solved))
+    lengths = rollouts["response_ids"].list.len()
+    distinct = rollouts.select("problem_id", pl.col("response_ids").hash()).n_unique()
+    found = {
+        "rollout/reward_mean": float((correct.double() * 2 - 1).mean()) if len(batch) else 0.0,
+        "rollout/accuracy": float(correct.double().mean()) if len(batch) else 0.0,
+        "rollout/all_wrong_share": float((solved == 0).sum()) / groups,
+        "rollout/all_correct_share": float((solved == 1).sum()) / groups,
+        "rollout/mixed_share": float(((solved > 0) & (solved < 1)).sum()) / groups,
+        "rollout/length_mean": float(lengths.mean() or 0.0),  # type: ignore[arg-type]
+        "rollout/tokens": float(lengths.sum()),
+        "rollout/truncated_share": float(rollouts["truncated"].sum()) / rows,
+        "rollout/duplicate_share": 1 - distinct / rows,
+        "verify/correct_share": float((verdicts["verdict"] == "correct").sum()) / rows,
+        "verify/wrong_share": float((verdicts["verdict"] == "wrong").sum()) / rows,
+        "verify/unverifiable_share": float((verdicts["verdict"] == "unverifiable").sum()) / rows,
+        "verify/missing_share": float((verdicts["reason"] == "missing").sum()) / rows,
+        "verify/malformed_share": float((verdicts["reason"] == "malformed").sum()) / rows,
+        "policy/mass_positive": float(advantages[correct].abs().sum()) / usable,
+        "policy/mass_negative": float(advantages[~correct].abs().sum()) / usable,
+    }
+    if bool(correct.any()):
+        found["policy/advantage_positive"] = float(advantages[correct].mean())
+    if bool((~correct).any()):
+        found["policy/advantage_negative"] = float(advantages[~correct].mean())
+    return found

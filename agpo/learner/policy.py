@@ -1,0 +1,131 @@
+"""A policy as an ordinary Hugging Face folder: made, loaded, saved, and read for log-probs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agpo.learner.folder import model_files
+from agpo.learner.logprobs import chunked_logprobs
+from agpo.settings import ModelShape
+
+
+def make_model(shape: ModelShape, tokenizer: Any, positions: int, seed: int) -> Any:
+    """A causal model with random weights for a tokenizer; ``positions``: longest prompt plus response."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        shape.architecture,
+        vocab_size=len(tokenizer),
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        head_dim=shape.width // shape.heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=_attention(config.hidden_size))
+
+
+def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
+    """Model (fp32, evaluation mode) and tokenizer of a local folder. Only safetensors weights are read."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation=_attention(config.hidden_size),
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model.to(device).eval(), tokenizer
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    with _quiet():
+        model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def copy_policy(source: Path, target: Path) -> None:
+    """Copy a model folder as it is."""
+    for path in model_files(source):
+        shutil.copy(path, target / path.name)
+
+
+def stop_ids(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer."""
+    stops: set[int] = {tokenizer.eos_token_id}
+    named = getattr(model.generation_config, "eos_token_id", None)
+    stops.update(named if isinstance(named, list) else [] if named is None else [named])
+    return stops - {None}  # type: ignore[arg-type]
+
+
+class LogprobReader:
+    """Reads token log-probs from a causal model: chunked over the vocabulary where its head is a plain linear map."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+        self.head = model.get_output_embeddings()
+        self.chunked = self._head_is_linear()
+
+    def read(self, ids: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [number chosen] of the tokens ``ids[chosen]`` given what is before them.
+
+        ``ids`` [rows, length], padded on the right: a causal model's earlier positions do not see the padding.
+        ``chosen`` [rows, length] bool; the first column must be False.
+        """
+        before, targets = chosen[:, 1:], ids[:, 1:][chosen[:, 1:]]
+        if self.chunked:
+            hidden = self.body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[before]
+            return chunked_logprobs(hidden, self.head.weight, targets, temperature, self.head.bias)
+        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[before].float() / temperature
+        logp = torch.log_softmax(logits, dim=-1)
+        return logp.gather(1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    @torch.inference_mode()
+    def _head_is_linear(self) -> bool:
+        """Whether logits are exactly the head's linear map of the last hidden state (no cap, no scale)."""
+        if not isinstance(self.head, torch.nn.Linear):
+            return False
+        ids = torch.arange(4, device=self.model.device)[None] % self.head.weight.shape[0]
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        return torch.allclose(
+            self.head(hidden), self.model(input_ids=ids, use_cache=False).logits, rtol=1e-3, atol=1e-4
+        )
+
+
+def _attention(width: int) -> str:
+    """Plain matrix products are several times faster than the fused CPU kernel on small models with short rows."""
+    return "eager" if width <= 256 and not torch.cuda.is_available() else "sdpa"
+
+
+class _quiet:
+    """No progress bars from transformers while weights are read or written."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        if self.shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,150 @@
+"""Whether two answers are the same, as far as spelling, arithmetic and structure decide it.
+
+Right takes equal spellings or equal values. Wrong takes a proof: different values, a choice of the variables at which
+two expressions differ, or an element of one list that no element of the other equals.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from decimal import Context, Decimal
+from fractions import Fraction
+
+from agpo.verify.arithmetic import Huge, Value, evaluate
+from agpo.verify.reading import THOUSANDS, Reading, read_answer
+
+LONGEST_LIST = 12  # elements
+
+_CONTEXT = Context(prec=40)
+_LETTERS = [letter for letter in string.ascii_lowercase if letter not in "ei"]  # those can be numbers
+_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
+_SAMPLE = {letter: Fraction(prime) for letter, prime in zip(_LETTERS, _PRIMES, strict=True)}
+_SAMPLE |= {letter.upper(): value for letter, value in _SAMPLE.items()}  # some write X for x
+_WORD = re.compile(r"[A-Za-z]{3,}")
+_INFINITE = re.compile(r"inf(?:inity|ty)?", re.IGNORECASE)
+_ASSIGNMENT = re.compile(r"[A-Za-z](?:_\w|_\{\w+\})?(?:\([A-Za-z]\))?=([^=]+)")
+_SEVERAL = re.compile(r"[,;<>:!]|\\text|\\[lg]eq?|\\neq?|and|or")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_UNIT = re.compile(r"[^A-Za-z]*[A-Za-z]+(?:\^?[23])?(?:[/*^][A-Za-z23]+)*")
+_STRUCTURE = re.compile(r"\\[{}]|[(){}\[\],]")
+
+
+def compare(answer: Reading, gold: Reading) -> bool | None:
+    """Whether the answers are the same; ``None`` when that takes more. Time is linear in the length of the texts.
+
+    As in math-verify, decimals are compared to six places, 50 % equals 50 as well as 0.5, words that are the same
+    product of letters are equal, and ``x = 5`` equals ``5``.
+    """
+    left, right = answer.normal, gold.normal
+    if left == right:
+        return True
+    if answer.value is not None and gold.value is not None:
+        return _compare_numbers(answer, gold)
+    if _WORD.fullmatch(left) and _WORD.fullmatch(right) and not _INFINITE.fullmatch(left + right):
+        return None if sorted(left.lower()) == sorted(right.lower()) else False
+    if "=" in left and "=" not in right:
+        return None if _SEVERAL.search(left) else compare(read_answer(left.rpartition("=")[2]), gold)
+    if "=" in right:
+        assignment = None if "=" in left else _ASSIGNMENT.fullmatch(right)
+        return compare(answer, read_answer(assignment.group(1))) if assignment else None
+    if (answer.value is not None and _is_no_number(right)) or (gold.value is not None and _is_no_number(left)):
+        return False
+    ours, theirs = _elements(answer), _elements(gold)
+    if max(len(ours), len(theirs)) > LONGEST_LIST:
+        return None
+    lonely = any(all(_differ(one, other) for other in theirs) for one in ours) or any(
+        all(_differ(one, other) for one in ours) for other in theirs
+    )
+    return False if lonely else None
+
+
+def _compare_numbers(answer: Reading, gold: Reading) -> bool | None:
+    assert answer.value is not None and gold.value is not None
+    decimal = answer.decimal or gold.decimal
+    raw = _compare_values(answer.value, gold.value, decimal)
+    if answer.percent == gold.percent:
+        return raw
+    percentage, other = (answer.value, gold.value) if answer.percent else (gold.value, answer.value)
+    if not isinstance(percentage, Fraction):
+        return None
+    scaled = _compare_values(percentage / 100, other, decimal)
+    if scaled is False and raw is False:
+        return False
+    whole = isinstance(other, Fraction) and percentage.denominator == other.denominator == 1
+    return True if scaled or (raw and whole) else None
+
+
+def _compare_values(left: Value, right: Value, decimal: bool) -> bool | None:
+    if isinstance(left, Huge) or isinstance(right, Huge):
+        both = isinstance(left, Huge) and isinstance(right, Huge) and left.positive == right.positive
+        return None if both else False
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        if left == right:
+            return True
+        return None if decimal and abs(left - right) <= Fraction(2, 10**6) else False
+    gap = _CONTEXT.subtract(_decimal(left), _decimal(right)).copy_abs()
+    return None if gap <= Decimal("2e-6" if decimal else "1e-15") else False
+
+
+def _decimal(value: Fraction | Decimal) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    return _CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator))
+
+
+def _is_no_number(text: str) -> bool:
+    """A matrix, or a set of numbers with an infinite end or several parts."""
+    if "\\begin{" in text:
+        return "&" in text or "\\\\" in text
+    return text.startswith(("(", "[")) and text.endswith((")", "]")) and ("\\infty" in text or "\\cup" in text)
+
+
+def _elements(reading: Reading) -> list[Reading]:
+    """The elements of a tuple, interval, set or bare list; any other answer is its own only element."""
+    if reading.value is not None or THOUSANDS.fullmatch(reading.normal):  # 10, 000 has two readings
+        return [reading]
+    cuts: list[int] = []
+    depth = 0
+    start, end = 0, len(reading.normal)
+    for match in _STRUCTURE.finditer(reading.normal):
+        mark = match.group()[-1]
+        if mark in "([{":
+            depth += 1
+            if match.start() == 0:
+                start = match.end()
+        elif mark == ",":
+            if depth == (start > 0):
+                cuts.append(match.start())
+        else:
+            depth -= 1
+            if depth == 0 and start:
+                end = match.start()
+                if match.end() < len(reading.normal):
+                    return [reading]  # more follows the bracket that opened first
+    if depth or not cuts:
+        return [reading]
+    bounds = [start, *(cut + 1 for cut in cuts)], [*cuts, end]
+    return [read_answer(reading.normal[begin:stop]) for begin, stop in zip(*bounds, strict=True)]
+
+
+def _differ(left: Reading, right: Reading) -> bool:
+    """Proof that two elements differ."""
+    if left.value is not None and right.value is not None:
+        return _compare_numbers(left, right) is False
+    if left.percent or right.percent:
+        return False
+    ours, theirs = _sample(left), _sample(right)
+    if ours is None or theirs is None:
+        return False
+    return _compare_values(ours, theirs, left.decimal or right.decimal) is False
+
+
+def _sample(reading: Reading) -> Value | None:
+    """The value with every variable replaced by a number; ``None`` where letters may be words or units."""
+    if reading.value is not None:
+        return reading.value
+    bare = _COMMAND.sub("", reading.normal)
+    if _WORD.search(bare) or _UNIT.fullmatch(bare):
+        return None
+    return evaluate(reading.normal, _SAMPLE)

@@ -1,0 +1,1 @@
+"""Wiring: one file per deployment, and the command line."""

@@ -1,0 +1,22 @@
+"""Where a run reads and writes: everything lies below one folder unless the environment says otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "AGPO_HOME"  # everything written lies below it
+STORE_VARIABLE = "AGPO_STORE"  # artifacts and journals: a folder, s3://…; default: <home>/store
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"  # default: SQLite in the home folder
+
+
+def home() -> Path:
+    return Path(os.environ.get(HOME_VARIABLE, ".agpo")).absolute()
+
+
+def store_address() -> str:
+    return os.environ.get(STORE_VARIABLE) or str(home() / "store")
+
+
+def tracking_uri() -> str:
+    return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{home() / 'mlflow.db'}"

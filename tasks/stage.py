@@ -1,0 +1,90 @@
+"""A stage as a Prefect task: look its key up, run it only if absent, track it, and say which of the two it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from agpo.artifacts import ArtifactRef
+from agpo.stages import Result, StageRun
+from tasks.pipeline import Pipeline
+from tasks.tracking import RunRef, log_dataset, log_output, log_picture, log_summary, open_run, run_context
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def stage_task(
+    name: str, version: str | None = None, task_run_name: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a Prefect task that is called for its result, whatever its final state is named.
+
+    The store remembers what is done, so Prefect keeps no result and caches nothing; and a stage is crash-only, so it
+    has no retries.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        stage = task(
+            function,
+            name=name,
+            version=version,
+            task_run_name=task_run_name,
+            persist_result=False,
+            cache_policy=NO_CACHE,
+        )
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            state: State[R] = stage(*args, **kwargs, return_state=True)  # type: ignore[call-overload]
+            return state.result()  # type: ignore[return-value]
+
+        return call
+
+    return decorate
+
+
+def run_stage(pipeline: Pipeline, name: str, stage_run: StageRun, inputs: Mapping[str, ArtifactRef]) -> Result:
+    """Find or make a stage's artifact. A found one opens no MLflow run: its manifest names the one that made it."""
+    result = stage_run.find(pipeline.store)
+    if result is None:
+        key = stage_run.key
+        run = open_run(
+            pipeline.experiment,
+            name,
+            key,
+            tracking_uri=pipeline.parent.tracking_uri,
+            parent=pipeline.parent,
+            params=stage_run.matter,
+        )
+        with run_context(run):
+            result = stage_run.run(pipeline.store, inputs, pipeline.producer(run))
+            log_result(pipeline, run, result, inputs)
+    pipeline.results[name] = result
+    return result
+
+
+def log_result(pipeline: Pipeline, run: RunRef, result: Result, inputs: Mapping[str, ArtifactRef]) -> None:
+    """Show a stage's inputs, figures and output on its MLflow run."""
+    for name, ref in inputs.items():
+        log_dataset(run, ref, name, "input")
+    cost = {f"cost/{name}": value for name, value in result.summary["cost"].items()}
+    log_summary(run, {**result.summary["metrics"], **cost})
+    log_output(run, result.ref, result.ref.kind, pipeline.store.manifest(result.ref))
+    for picture in sorted(pipeline.store.fetch(result.ref).glob("*.png")):
+        log_picture(run, picture, picture.stem)
+
+
+def end(result: Result) -> Any:
+    """The task's final state, named Found or Completed, carrying the artifact's reference."""
+    return end_step(result.ref, result.found)
+
+
+def end_step(ref: ArtifactRef, found: bool) -> Any:
+    """As `end`, for a part of a training step: found when the journal had it."""
+    return Completed(name="Found" if found else "Completed", data=ref)

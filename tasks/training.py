@@ -1,0 +1,80 @@
+"""A training run's session with its MLflow run: the journal's metrics are copied there, each step once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import polars as pl
+
+from agpo.artifacts import ArtifactRef
+from agpo.evaluation.figures import training_figure
+from agpo.progress import progress
+from agpo.session import Session
+from tasks.pipeline import Pipeline
+from tasks.tracking import RunRef, StepRecord, last_logged_step, log_figure, log_steps, open_run, run_context
+
+_COPY_EVERY = 2.0  # seconds between copies of metrics to MLflow
+
+
+class Training:
+    """What the tasks of a step share."""
+
+    def __init__(self, pipeline: Pipeline, session: Session, run: RunRef | None) -> None:
+        self.pipeline, self.session, self.run = pipeline, session, run
+        self.step_deadline = pipeline.run.step_deadline
+        self._logged = -1 if run is None else last_logged_step(run)
+        self._copied_at = 0.0
+
+    def steps(self) -> Iterator[int]:
+        """The steps to run or replay, with their progress."""
+        remaining = self.session.remaining()
+        with progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance:
+            for step in remaining:
+                yield step
+                advance(1)
+
+    def copy_metrics(self, *, now: bool = False) -> None:
+        """Log the journalled steps that MLflow does not have. The journal is the source, so no attempt repeats one."""
+        if self.run is None or (not now and time.monotonic() - self._copied_at < _COPY_EVERY):
+            return
+        records: list[StepRecord] = [
+            {"step": update.step, "time_ms": update.time_ms, "metrics": update.metrics}
+            for update in self.session.journal.updates(self._logged + 1)
+        ]
+        log_steps(self.run, records)
+        self._logged += len(records)
+        self._copied_at = time.monotonic()
+
+    def draw(self) -> None:
+        """Draw the run's curves on its page."""
+        updates = list(islice(self.session.journal.updates(), self.session.run.steps))
+        if self.run is not None and updates:
+            metrics = pl.DataFrame([{"step": update.step, **update.metrics} for update in updates])
+            log_figure(self.run, training_figure(metrics), "training")
+
+
+@contextmanager
+def open_training(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, label: str) -> Iterator[Training]:
+    """The session of the pipeline's training run; a run whose policy is published opens nothing."""
+    with Session(pipeline.run, pipeline.store, problems, base) as session:
+        if session.is_published():
+            yield Training(pipeline, session, None)
+            return
+        run = open_run(
+            pipeline.experiment,
+            f"train {label}",
+            session.key,
+            tracking_uri=pipeline.parent.tracking_uri,
+            parent=pipeline.parent,
+            params=pipeline.run.what_training_depends_on() | {"steps": pipeline.run.steps},
+        )
+        with run_context(run):
+            training = Training(pipeline, session, run)
+            try:
+                yield training
+            finally:
+                session.checkpoint()
+                training.copy_metrics(now=True)

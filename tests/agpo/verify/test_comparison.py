@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agpo.verify.comparison import compare
+from agpo.verify.reading import normalise, read_answer
+
+
+def compare_texts(answer: str, gold: str) -> bool | None:
+    return compare(read_answer(answer), read_answer(gold))
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("1,234", "1234"),
+        ("1{,}234.50", "1234.5"),
+        (r"10,\!000", "10000"),
+        ("1 000 000", "1000000"),
+        (r"\$18", "18"),
+        ("$18.00", "18"),
+        ("18.", "18"),
+        ("+5", "5"),
+        ("−5", "-5"),
+        ("0.5", r"\frac12"),
+        (r"\dfrac{1}{2}", "1/2"),
+        (r"1\frac{1}{2}", r"\frac{3}{2}"),
+        (r"3 \cdot 4", "12"),
+        (r"\left( 5 \right)", "5"),
+        ("2^{10}", "1024"),
+        ("90^\\circ", "90"),
+        (r"5\text{ cm}", "5"),
+        (r"50\%", "50"),
+        (r"50\%", "0.5"),
+        ("x = 5", "5"),
+        ("5", "x=5"),
+        ("y = 3x = 6", "6"),
+        (r"\text{Evelyn}", "Evelyn"),
+        (r"\mathrm{odd}", r"\text{odd}"),
+        (r"\left[ 1, 2 \right)", "[1,2)"),
+        (r"x^{2}+ 1", "x^2 + 1"),
+        (r"\tfrac{x}{2}", r"\frac{x}{2}"),
+    ],
+)
+def test_the_same_answer_in_other_words(answer: str, gold: str) -> None:
+    assert compare_texts(answer, gold) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("5", "6"),
+        ("5", "-5"),
+        ("0.333", r"\frac{1}{3}"),
+        (r"\sqrt{2}", "1.41"),
+        (r"3\%", "0.3"),
+        ("x=5", "6"),
+        ("Monday", "Friday"),
+        ("x^2+1", "x^2+2"),
+        ("x^2+1", "y^2+1"),
+        ("x^2+3x", "5"),
+        ("(1,2)", "(1,3)"),
+        ("(1,2)", "(1,2,3)"),
+        ("1,2", "1,3"),
+        (r"\{1,2\}", "2"),
+        ("(1, 2)", "5"),
+        ("5", r"(-\infty, 1) \cup (1, \infty)"),
+        ("5", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),
+        ("9^{9^{9}}", "5"),
+        (r"x\sqrt{2}+1", r"x\sqrt{3}+1"),
+    ],
+)
+def test_what_is_provably_different(answer: str, gold: str) -> None:
+    assert compare_texts(answer, gold) is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("x+1", "1+x"),  # equal, which takes algebra
+        ("(x+1)^2", "x^2+2x+1"),
+        ("X+1", "1+x"),
+        ("2,1", "1,2"),
+        ("(5,5)", "5"),
+        ("5 cm", "5"),
+        ("5m^2", "5"),
+        ("5 m/s", "5"),
+        ("10, 000", "10000"),
+        ("0.3333333", r"\frac{1}{3}"),  # equal to six places
+        (r"\sqrt{2}", "1.41421356"),
+        (r"\sqrt{2}^2", "2"),
+        (r"12.5\%", "12.5"),
+        ("monday", "Monday"),
+        ("(A)", "A"),
+        ("1 and 2", "1, 2"),
+        ("x=1, y=2", "2"),
+        (r"5\text{ million}", "5000000"),
+        (r"\cos(x)", r"\cos x"),
+        ("10_2", "2"),
+        (r"\infty", "infinity"),
+        ("9^{9^9}", "9^{9^9+1}"),
+        ("|x|", "x"),
+        ("2.5e3", "2500"),
+        ("5 apples and 3 pears", "8"),
+    ],
+)
+def test_what_takes_more_than_arithmetic_is_left_open(answer: str, gold: str) -> None:
+    assert compare_texts(answer, gold) is None
+
+
+@given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
+def test_integers_are_equal_in_any_spelling_or_not_at_all(a: int, b: int) -> None:
+    spellings = [str(a), f"{a:,}", f"${a}$", f"{a}.0", f"\\boxed{{{a}}}", f" {a}. ", f"x = {a}", f"\\frac{{{2 * a}}}{{2}}"]
+    for spelling in spellings:
+        assert compare_texts(spelling, str(a)) is True
+        assert compare_texts(spelling, str(b)) is (a == b)
+
+
+@given(st.text("0123456789abxyi,.=()[]{}\\$%^_+-*/ \n", max_size=40))
+def test_any_text_is_the_same_as_itself_and_its_normal_form_is_final(text: str) -> None:
+    assert compare_texts(text, text) is True
+    assert compare_texts(text, "17") in (True, False, None)
+
+
+def test_line_breaks_of_a_matrix_survive() -> None:
+    assert normalise(r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}") == r"\begin{pmatrix}1\\2\end{pmatrix}"
+
+
+@pytest.mark.parametrize("text", ["1," * 50_000, "x+" * 50_000, "(" * 100_000, "\\, " * 30_000, "x=" * 50_000, "a" * 100_000])
+def test_long_texts_take_little_time(text: str) -> None:
+    started = time.thread_time()
+    compare_texts(text, "1,2")
+    compare_texts("1,2", text)
+    assert time.thread_time() - started < 1.0

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import cli_doctor
+from flows.cli import app
+from flows.cli_doctor import Finding, examine
+
+
+def examined() -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine()}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AGPO_HOME", str(tmp_path / "not" / "made"))
+    return tmp_path / "not"
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[int], str]]:
+    """Starts a server that answers /health with a status."""
+    servers: list[HTTPServer] = []
+
+    def start(status: int) -> str:
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status if self.path == "/api/health" else 404)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Answer))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/api"
+
+    yield start
+    for each in servers:
+        each.shutdown()
+        each.server_close()
+
+
+def test_versions_cpu_and_disk_are_found(home: Path) -> None:
+    findings = examined()
+    assert all(findings[name].good for name in ("Python", "torch", "polars", "prefect", "mlflow", "CPU", "Home folder"))
+    assert str(home) in findings["Home folder"].found
+    assert not home.exists()
+
+
+def test_servers_that_are_not_named_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    findings = examined()
+    assert "not set" in findings["Prefect server"].found
+    assert "sqlite:///mlflow.db" in findings["MLflow server"].found
+    assert findings["Prefect server"].good
+    assert findings["MLflow server"].good
+
+
+def test_a_server_is_asked_for_its_health(monkeypatch: pytest.MonkeyPatch, server: Callable[[int], str]) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server(200))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server(503))
+    findings = examined()
+    assert findings["Prefect server"].good
+    assert not findings["MLflow server"].good
+    assert "503" in findings["MLflow server"].found
+
+
+def test_a_server_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    finding = examined()["Prefect server"]
+    assert not finding.good
+    assert "does not answer" in finding.found
+
+
+def test_a_missing_package_and_little_disk_are_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_doctor, "PIPELINE", ("no-such-package",))
+    monkeypatch.setattr(cli_doctor, "LEAST_FREE", 2**60)
+    findings = examined()
+    assert not findings["no-such-package"].good
+    assert not findings["Home folder"].good
+
+
+@pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
+def test_the_command_fails_when_something_will_not_work(monkeypatch: pytest.MonkeyPatch, good: bool, code: int) -> None:
+    monkeypatch.setattr(cli_doctor, "examine", lambda: [Finding("GPU", "on fire", good=good)])
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == code
+    assert "on fire" in result.output
