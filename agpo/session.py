@@ -287,7 +287,7 @@ class Session:
 
     def _stop_if_refused_in_a_row(self, update: Update) -> None:
         most = self.run.learner.refusals
-        reasons = []
+        reasons: list[str] = []
         last: Update | None = update
         while last is not None and last.refused is not None and len(reasons) < most:
             reasons.append(f"step {last.step}: {last.refused}")

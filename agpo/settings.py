@@ -12,7 +12,7 @@ from agpo.problems.prompt import prompt_names
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CountdownProblems(Settings):

@@ -14,3 +14,4 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
 }.items():
     os.environ.setdefault(_name, _value)
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes only the last part of the path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -31,18 +31,13 @@ def stage_task(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         stage = task(
-            function,
-            name=name,
-            version=version,
-            task_run_name=task_run_name,
-            persist_result=False,
-            cache_policy=NO_CACHE,
-        )
+            name=name, version=version, task_run_name=task_run_name, persist_result=False, cache_policy=NO_CACHE
+        )(function)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            state: State[R] = stage(*args, **kwargs, return_state=True)  # type: ignore[call-overload]
-            return state.result()  # type: ignore[return-value]
+            state: State[R] = stage(*args, **kwargs, return_state=True)
+            return state.result()
 
         return call
 
@@ -80,11 +75,11 @@ def log_result(pipeline: Pipeline, run: RunRef, result: Result, inputs: Mapping[
         log_picture(run, picture, picture.stem)
 
 
-def end(result: Result) -> Any:
-    """The task's final state, named Found or Completed, carrying the artifact's reference."""
+def end(result: Result) -> ArtifactRef:
+    """The task's final state, named Found or Completed; the caller of a `stage_task` gets the reference in it."""
     return end_step(result.ref, result.found)
 
 
-def end_step(ref: ArtifactRef, found: bool) -> Any:
+def end_step(ref: ArtifactRef, found: bool) -> ArtifactRef:
     """As `end`, for a part of a training step: found when the journal had it."""
-    return Completed(name="Found" if found else "Completed", data=ref)
+    return cast(ArtifactRef, Completed(name="Found" if found else "Completed", data=ref))

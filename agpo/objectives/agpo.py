@@ -25,7 +25,7 @@ class Agpo(BaseModel):
     deviation are our choice, as is masking all-wrong groups.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["agpo"] = "agpo"
     delta: float = Field(1.0, ge=0, title="Delta", description="δ: larger values flatten the advantage over difficulty")

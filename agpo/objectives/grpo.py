@@ -18,7 +18,7 @@ class Grpo(BaseModel):
     Groups that are all right or all wrong give 0. σ with ddof 1 and ε = 1e-6 as in verl 0.9.1 (TRL 1.16 has ε = 1e-4).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["grpo"] = "grpo"
     ddof: Literal[0, 1] = Field(1, title="ddof", description="0: population variance; 1: sample variance")

@@ -40,8 +40,8 @@ def verify_file(
     ``source`` and ``target`` are JSONL or Parquet, by suffix. Rows hold ``id``, ``response`` and ``gold``; a field that
     is missing or neither text nor number counts as blank, and a line that is no JSON object as a row without fields.
     An id keeps its type in JSONL and becomes text in Parquet. ``timeout`` is an answer's CPU seconds. ``target``
-    appears when it is whole. Raises ValueError for an unknown kind or suffix or a broken Parquet file, FileNotFoundError
-    without a source.
+    appears when it is whole. Raises ValueError for an unknown kind or suffix or a broken Parquet file, and
+    FileNotFoundError without a source.
     """
     find_verifier(kind)
     for name, path in (("IN", source), ("OUT", target)):

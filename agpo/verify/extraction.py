@@ -13,8 +13,11 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s${}][^\n${}]*)")
 _ANSWER_IS = re.compile(r"answer\s+is\b[\s:]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=\w|\$|\)|\}|%)[.!]?\n|[.!]\s")
-_DELIMITED = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]|\*\*([^*]+)\*\*", re.DOTALL)
+_DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[.+?\\\]", re.DOTALL)
+_SENTENCE_END = re.compile(r"[.!]\s|\n")
+_DELIMITED = re.compile(
+    r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\(((?:(?!\\\)).)+)\\\)|\\\[((?:(?!\\\]).)+)\\\]|\*\*([^*]+)\*\*", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,8 @@ def extract_answer(response: str) -> FinalAnswer | None:
         return FinalAnswer(line, "exact") if line else None
     phrase = _last_match(_ANSWER_IS, response)
     if phrase is not None:
-        end = _SENTENCE_END.search(response, phrase.end())
+        display = _DISPLAY.match(response, phrase.end())
+        end = _SENTENCE_END.search(response, display.end() if display else phrase.end())
         sentence = response[phrase.end() : end.start() if end else len(response)][:TAIL].strip()
         return FinalAnswer(sentence, "phrase") if sentence else None
     opened = _last_match(_BOX, response)

@@ -7,7 +7,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
-from agpo.verify.extraction import extract_answer, clean_answer
+from agpo.verify.extraction import clean_answer, extract_answer
 from agpo.verify.math import NAME, SHOWN, VERSION
 from agpo.verify.verdict import Verdict
 

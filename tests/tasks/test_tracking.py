@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -160,24 +160,22 @@ def test_a_kill_between_two_batches_loses_nothing(mlflow_uri: str, monkeypatch: 
     assert [step for step, _, _ in history(ref, "m/0")] == list(range(90))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.floats(width=64), min_size=1, max_size=8),
-    cuts=st.lists(st.tuples(st.integers(0, 7), st.integers(1, 8)), max_size=4),
-    key=st.uuids(),
+    slices=st.lists(st.tuples(st.integers(0, 7), st.integers(1, 8)), max_size=3),
 )
 def test_any_overlap_of_logged_slices_leaves_each_point_once(
-    mlflow_uri: str, values: list[float], cuts: list[tuple[int, int]], key: Any
+    mlflow_uri: str, values: list[float], slices: list[tuple[int, int]]
 ) -> None:
-    ref = open_one(mlflow_uri, key=str(key))
+    ref = open_one(mlflow_uri, key=uuid.uuid4().hex)
     records: list[StepRecord] = [{"step": i, "time_ms": 5, "metrics": {"x": value}} for i, value in enumerate(values)]
-    for start, length in [*cuts, (0, len(values))]:
+    for start, length in [*slices, (0, len(values))]:
         log_steps(ref, records[start : start + length])
-    expected = [(i, 5, repr(value if math.isfinite(value) else math.nan)) for i, value in enumerate(values)]
-    found = [(step, time_ms, repr(value)) for step, time_ms, value in history(ref, "x")]
-    assert found == [(step, time_ms, value.replace("-0.0", "0.0")) for step, time_ms, value in expected] or (
-        found == expected
-    )
+    found = history(ref, "x")
+    assert [step for step, _, _ in found] == list(range(len(values)))
+    for value, (_, _, logged) in zip(values, found, strict=True):
+        assert logged == value or (math.isnan(logged) and not math.isfinite(value))
 
 
 def test_a_wrong_name_is_refused_and_logs_nothing(mlflow_uri: str) -> None:
@@ -316,4 +314,3 @@ def test_in_a_flow_the_run_links_back_to_every_attempt(prefect_server: str, mlfl
 def test_an_unmigrated_database_is_made(tmp_path: Path) -> None:
     ref = open_one(f"sqlite:///{tmp_path}/new.db")
     assert read(ref).info.status == "RUNNING"
-    shutil.rmtree(tmp_path)

@@ -170,8 +170,9 @@ def test_math(work: Work, shared_data: Path) -> None:
     )
     problems = read_table(work.out, "problems.parquet", Problems)
     questions = problems.with_columns(question=pl.col("prompt").str.split("\nPlease reason").list.first())
-    both = questions.join(source, on="question")
-    assert (both["gold"] == both["target"]).mean() > 0.97  # targets are damaged in some 2 % of the rows
+    both = questions.join(source, on="question").filter(pl.col("gold").str.contains(r"^-?\d+$"))
+    assert both.height > 3900
+    assert both["gold"].to_list() == both["target"].to_list()  # targets of other forms are rewritten or damaged
 
 
 @pytest.mark.parametrize("module", ["agpo.settings", "agpo.problems", "agpo.problems.prepare"])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -21,7 +20,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = WhitespaceSplit()
     backend.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, bos_token="<bos>", unk_token="<unk>"
+    )
 
 
 def test_names_carry_versions_and_prompts_a_place_for_the_question() -> None:
@@ -79,7 +80,7 @@ def test_a_named_template(tokenizer: PreTrainedTokenizerFast) -> None:
     assert rendered == "<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_a_tokenizer_that_truncates_and_pads_does_not_here(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_tokenizer_that_truncates_and_pads_does_not_here(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.backend_tokenizer.enable_truncation(2)
     tokenizer.backend_tokenizer.enable_padding(length=5)
     assert encode_prompts(tokenizer, ["1", "2 1"], "none") == [[0, 2], [0, 3, 2]]

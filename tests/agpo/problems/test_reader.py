@@ -4,18 +4,23 @@ import csv
 import gzip
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import polars as pl
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agpo.problems.reader import SourceRow, read_rows
 from agpo.problems.source import find_files
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 def read(path: Path | str) -> list[SourceRow]:
