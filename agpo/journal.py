@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from agpo.records import Rollouts, Verdicts
 class Update(BaseModel):
     """The journalled outcome of one step."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")  # null could not be read back
 
     step: int  # from 0
     policy_before: str
@@ -52,8 +53,16 @@ class Journal:
         text = json.dumps(facts, sort_keys=True, indent=1)
         if not self.files.exists("run.json"):
             self._append("run.json", text.encode())
-        elif json.loads(self.files.read("run.json")) != json.loads(text):
-            raise ValueError(f"{self.files.uri}/run.json describes another run")
+            return
+        known, wanted = self.read_run(), json.loads(text)
+        other = sorted(name for name in known | wanted if known.get(name) != wanted.get(name))
+        if other:
+            raise ValueError(f"{self.files.uri}/run.json describes another run; it differs in {', '.join(other)}")
+
+    def read_run(self) -> dict[str, Any]:
+        """What the run is, as it was described."""
+        facts: dict[str, Any] = json.loads(self.files.read("run.json"))
+        return facts
 
     def read_chunk(self, step: int, index: int) -> pl.DataFrame | None:
         name = _chunk_name(step, index)
@@ -64,9 +73,10 @@ class Journal:
         write_table(self.files, _chunk_name(step, index), rollouts, Rollouts)
 
     def read_rollouts(self, step: int) -> pl.DataFrame:
-        """All chunks of a step, in order."""
+        """All chunks of a step that are there, in order."""
         names = [name for name in self.files.names(_step(step)) if name.rsplit("/", 1)[-1].startswith("rollouts-")]
-        return pl.concat([read_table(self.files, name, Rollouts) for name in names])
+        empty = Rollouts.create_empty()
+        return pl.concat([empty, *(read_table(self.files, name, Rollouts) for name in names)])
 
     def read_verdicts(self, step: int) -> pl.DataFrame | None:
         name = f"{_step(step)}/verdicts.parquet"
@@ -87,7 +97,7 @@ class Journal:
         update = Update(
             step=step,
             policy_before=policy_before,
-            policy=digest([policy_before, outcome, "refused" if refused else "applied"]),
+            policy=chain_policy(policy_before, outcome, refused),
             refused=refused,
             metrics=metrics,
             time_ms=time.time_ns() // 1_000_000,
@@ -112,14 +122,16 @@ class Journal:
         names = self.files.names("checkpoints")
         return [int(name[12:20]) for name in names if name.endswith(".json") and name.count("/") == 1]
 
-    def load_checkpoint(self, step: int) -> tuple[str, Path]:
-        """The policy's key and its folder, a local copy where the files are elsewhere."""
+    @contextmanager
+    def open_checkpoint(self, step: int) -> Iterator[tuple[str, Path]]:
+        """The policy's key and its folder, not to be changed; where the files are elsewhere, a copy for the block."""
         policy = json.loads(self.files.read(f"checkpoints/{step:08d}.json"))["policy"]
         if self.files.local:
-            return policy, self.files.local_path(f"checkpoints/{step:08d}")
-        folder = Path(tempfile.mkdtemp(prefix="agpo-checkpoint-"))
-        self.files.get(f"checkpoints/{step:08d}", folder)
-        return policy, folder
+            yield policy, self.files.local_path(f"checkpoints/{step:08d}")
+            return
+        with tempfile.TemporaryDirectory(prefix="agpo-checkpoint-") as name:
+            self.files.get(f"checkpoints/{step:08d}", Path(name))
+            yield policy, Path(name)
 
     def _append(self, name: str, data: bytes) -> None:
         self._check_lease()
@@ -129,6 +141,11 @@ class Journal:
         if self.lease is None:
             raise PermissionError(f"{self.files.uri} is open for reading only")
         self.lease.check()
+
+
+def chain_policy(before: str, outcome: str, refused: str | None) -> str:
+    """The key of a policy one step on: the chain of what its updates were computed from (`digest_step`)."""
+    return digest([before, outcome, "refused" if refused else "applied"])
 
 
 def digest_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ class Training:
     def steps(self) -> Iterator[int]:
         """The steps to run or replay, with their progress."""
         remaining = self.session.remaining()
-        with progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance:
+        with (
+            _quiet_task_runs(),
+            progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance,
+        ):
             for step in remaining:
                 yield step
                 advance(1)
@@ -78,3 +82,15 @@ def open_training(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, 
             finally:
                 session.checkpoint()
                 training.copy_metrics(now=True)
+
+
+@contextmanager
+def _quiet_task_runs() -> Iterator[None]:
+    """Three lines a step would bury everything else in the log; the states are on the run's page."""
+    logger = logging.getLogger("prefect.task_runs")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -76,7 +76,7 @@ def last_box(text: str) -> str | None:
 
 
 def clean_answer(text: str) -> str:
-    r"""An answer or gold with ASCII digits and without invisible marks, taken out of what encloses all of it.
+    r"""An answer or gold with ASCII digits, without invisible marks, final punctuation and what encloses all of it.
 
     That is up to four of ``$…$``, ``\(…\)``, ``\[…\]``, ``**…**`` and ``\boxed{…}``.
     """
@@ -86,17 +86,25 @@ def clean_answer(text: str) -> str:
             for character in text
             if unicodedata.category(character) != "Cf"
         )
-    text = text.strip()
+    text = _without_punctuation(text)
     for _ in range(4):
         match = _DELIMITED.fullmatch(text)
         box = _BOX.match(text)
         if match is not None:
-            text = next(group for group in match.groups() if group is not None).strip()
+            text = next(group for group in match.groups() if group is not None)
         elif box is not None and _group_end(text, box.end() - 1) == len(text) - 1:
-            text = text[box.end() : -1].strip()
+            text = text[box.end() : -1]
         else:
             break
+        text = _without_punctuation(text)
     return text
+
+
+def _without_punctuation(text: str) -> str:
+    bare = text.strip().rstrip(",; \t\n")
+    if bare.endswith(".") and not bare.endswith(".."):
+        bare = bare[:-1].rstrip()
+    return text.strip() if bare.endswith("\\") else bare  # \, and \; are spaces
 
 
 def _group_end(text: str, start: int) -> int | None:

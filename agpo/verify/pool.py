@@ -175,9 +175,12 @@ class VerifierPool:
             connection.close()
             if death["died"] == "retired":
                 continue
-            if failed or (death["stage"] != "idle" and death["died"] not in ("stalled", "killed")):
-                verdicts.append(_stamped(_explain(death, timeout), items[len(verdicts)]))
-            failed = not failed
+            verdict = _explain(death, timeout)
+            if verdict.cause == "infrastructure" and not failed:
+                failed = True
+            else:
+                verdicts.append(_stamped(verdict, items[len(verdicts)]))
+                failed = False
         return verdicts
 
 

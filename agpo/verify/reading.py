@@ -79,8 +79,6 @@ def normalise(text: str) -> str:
     text = clean_answer(text)
     text = _SPELLING.sub(lambda match: _SPELLED[(match.lastindex or 1) - 1], text)
     text = _SPACE.sub("", text)
-    while text[-1:] in (".", ",", ";") and not text.endswith(".."):
-        text = text[:-1]
     words = _ONLY_TEXT.fullmatch(text)
     text = words.group(1) if words else text
     text = _SHORT_FRACTION.sub(r"\\frac{\1}{\2}", text)

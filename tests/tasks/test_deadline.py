@@ -11,7 +11,6 @@ import pytest
 
 from tasks.deadline import EXPIRED, deadline
 
-
 _HEAD = """
 import threading, time
 from pathlib import Path

@@ -200,7 +200,9 @@ def test_a_dataset_is_an_input_with_its_digest(mlflow_uri: str) -> None:
     artifact = ArtifactRef(uri="s3://b/problems/k", key="k" * 64, sha256="ab" * 32, kind="problems", rows=10, bytes=99)
     for _ in range(2):
         log_dataset(ref, artifact, "countdown", "training")
-    [found] = read(ref).inputs.dataset_inputs
+    inputs = read(ref).inputs
+    assert inputs is not None
+    [found] = inputs.dataset_inputs
     assert found.dataset.name == "countdown"
     assert found.dataset.digest == artifact.sha256[:36]
     assert found.dataset.source_type == "s3"
@@ -309,8 +311,3 @@ def test_in_a_flow_the_run_links_back_to_every_attempt(prefect_server: str, mlfl
     first, last = tags["mlflow.note.content"].split("\n\n")
     assert first.startswith("Attempt 1: Prefect flow run [")
     assert last == f"Attempt 2: Prefect flow run [{tags['prefect.flow_run_name']}]({tags['prefect.flow_run_url']})"
-
-
-def test_an_unmigrated_database_is_made(tmp_path: Path) -> None:
-    ref = open_one(f"sqlite:///{tmp_path}/new.db")
-    assert read(ref).info.status == "RUNNING"

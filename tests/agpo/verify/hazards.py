@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from agpo.verify.verdict import Verdict
 
@@ -27,6 +28,10 @@ def judge(response: str, gold: str) -> Verdict:
             9 ** (9**9)
         case ["sleep", seconds]:
             time.sleep(float(seconds))
+        case ["stall", "once", path]:
+            if not Path(path).exists():
+                Path(path).touch()
+                time.sleep(30)
         case ["crash"]:
             os.kill(os.getpid(), signal.SIGSEGV)
         case ["exit"]:

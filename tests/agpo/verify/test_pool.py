@@ -121,6 +121,14 @@ def test_a_gold_that_hangs_is_no_fault_of_the_response(pool: VerifierPool) -> No
     assert is_hung(pool.verify([hazard("fine", "loop")], timeout=0.3)[0], cause="gold")
 
 
+def test_an_item_that_stalls_is_tried_once_more(pool: VerifierPool, tmp_path: Path) -> None:
+    stalls = [hazard(f"stall once {tmp_path / name}") for name in "ab"]
+    items = [hazard("loop"), *stalls, *[hazard("fine")] * 45]  # the first three are one message
+    verdicts = pool.verify(items, timeout=0.3)
+    assert is_hung(verdicts[0])
+    assert all(verdict.correct for verdict in verdicts[1:])
+
+
 def test_a_worker_killed_from_outside_is_replaced(pool: VerifierPool) -> None:
     worker = int(pool.verify([hazard("fine")])[0].extracted or 0)
     os.kill(worker, 9)
