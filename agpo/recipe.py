@@ -34,13 +34,15 @@ class Recipe:
 
     def warm_start(self, problems: str) -> StageRun:
         base = self.run.base
-        sources = {}
+        sources = self._templates()
         if isinstance(base, FolderBase):
             from agpo.learner.folder import digest_folder
 
-            sources = {"base": digest_folder(base.path)}
+            sources["base"] = digest_folder(base.path)
         elif isinstance(base, HubBase):
-            sources = {"base": f"{base.model}@{base.revision}"}
+            from agpo.learner.hub import resolve_model
+
+            sources["base"] = f"{base.model}@{resolve_model(base)}"
         return StageRun(
             WARM_START,
             self.run.warm_start,
@@ -55,7 +57,7 @@ class Recipe:
         """Key of the run itself; the number of steps is not part of it."""
         return TRAIN.key(
             self.run.what_training_depends_on(),
-            {"problems": problems, "base": base},
+            {"problems": problems, "base": base, **self._templates()},
             self.run.seed,
             self.machine,
         )
@@ -80,6 +82,7 @@ class Recipe:
             inputs={"policy": policy, "problems": problems},
             seed=self.run.seed,
             machine=self.machine,
+            sources=self._templates(),
         )
 
     def select(self, counts: Mapping[str, str]) -> StageRun:
@@ -91,6 +94,13 @@ class Recipe:
     def with_objective(self, objective: Objective) -> Recipe:
         """The same run with another objective; every addition stays."""
         return Recipe(self.run.model_copy(update={"objective": objective}))
+
+    def _templates(self) -> dict[str, str]:
+        """Digest of the named chat template; its text is part of what a stage computes."""
+        from agpo.problems import template_digest
+
+        name = self.run.rollout.chat_template
+        return {} if name in ("none", "model") else {"chat_template": template_digest(name)}
 
     @property
     def night(self) -> NightlyRun:

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from tasks.location import TRACKING_VARIABLE, home
 
-BASE = ("agpo", "torch", "transformers", "polars", "dataframely", "pydantic", "math-verify", "pebble")
+BASE = ("agpo", "torch", "transformers", "polars", "dataframely", "pydantic", "math-verify")
 PIPELINE = ("prefect", "mlflow", "datasets")
 LEAST_FREE = 2 * 2**30  # bytes: the demo's store, databases and figures take less
 SERVER_TIMEOUT = 2.0  # seconds

@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 
+from agpo.learner.hub import download_model
 from agpo.learner.policy import copy_policy, load_policy, make_model, save_policy
 from agpo.learner.supervised import train_supervised
 from agpo.problems import encode_prompts, encode_texts
-from agpo.settings import CountdownProblems, FolderBase, HubBase, ScratchBase, WarmStart
+from agpo.settings import CountdownProblems, FolderBase, ScratchBase, WarmStart
 from agpo.stages import Work
 
 
@@ -28,7 +29,7 @@ def warm_start(settings: WarmStart, work: Work) -> dict[str, Any]:
         longest = max(map(len, prompts)) + max(settings.tokens, *map(len, responses))
         model = make_model(base.model, tokenizer, positions=longest, seed=work.seed).to(work.device)
     else:
-        folder = find_base_folder(base)
+        folder = Path(base.path) if isinstance(base, FolderBase) else download_model(base)
         if base.training is None or not base.training.steps:
             copy_policy(folder, work.out)
             return {"rows": 1, "metrics": {}}
@@ -38,25 +39,6 @@ def warm_start(settings: WarmStart, work: Work) -> dict[str, Any]:
     save_policy(model, tokenizer, work.out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"rows": parameters, "metrics": {"warm_start/parameters": float(parameters), **metrics}}
-
-
-def find_base_folder(base: FolderBase | HubBase) -> Path:
-    if isinstance(base, FolderBase):
-        return Path(base.path)
-    from huggingface_hub import snapshot_download
-
-    try:
-        found = snapshot_download(
-            base.model,
-            revision=base.revision,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
-        )
-    except Exception as error:
-        raise ConnectionError(
-            f"base.model: cannot get {base.model}@{base.revision} from the hub ({type(error).__name__}); "
-            "check the name and the network, or give a local folder with base.kind=folder and base.path"
-        ) from error
-    return Path(found)
 
 
 def _encode(tokenizer: Any, pairs: pl.DataFrame, chat_template: str) -> tuple[list[list[int]], list[list[int]]]:
