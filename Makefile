@@ -12,7 +12,7 @@ export TORCH
 
 SET_UP := PYTHON="$(PYTHON)" .ci/set-up $(VENV)
 
-.PHONY: help demo test lint bench chaos clean
+.PHONY: help demo test lint bench chaos parity clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,17 @@ chaos: ## kill training runs at random points, many times
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -m chaos $(ARGS)
 
+parity: $(VENV)-parity/installed ## compare advantages and losses with TRL and verl, in an environment of its own (6 GB)
+	@$(VENV)-parity/bin/python -m pytest -m parity tests/parity $(ARGS)
+
+$(VENV)-parity/installed: tests/parity/requirements.txt
+	@echo "Creating $(VENV)-parity with TRL and verl (some minutes, 6 GB)"
+	@$(PYTHON) -m venv $(VENV)-parity
+	@$(VENV)-parity/bin/python -m pip install -qq $(or $(TORCH),torch)
+	@$(VENV)-parity/bin/python -m pip install -qq -r tests/parity/requirements.txt
+	@$(VENV)-parity/bin/python -m pip install -qq --no-deps verl==0.9.1
+	@touch $@
+
 clean: ## remove the environment and caches; results in .agpo stay
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-parity *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find agpo tasks flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,19 +6,20 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 _LOG = logging.getLogger("agpo")
 _LOG_EVERY = 30.0  # seconds
 
 
-@contextmanager
-def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Callable[[int], None]]:
     """Yields ``advance(count)``. ``done``: what was there before, as after a resume."""
-    if sys.stderr.isatty():
-        with _bar(what, total, unit, done) as advance:
-            yield advance
-        return
+    show = _bar if sys.stderr.isatty() else _lines
+    return show(what, total, unit, done)
+
+
+@contextmanager
+def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
     started = reported = time.monotonic()
     made = 0
 
@@ -28,12 +29,12 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
         now = time.monotonic()
         if now - reported >= _LOG_EVERY:
             reported = now
-            _LOG.info("%s: %d of %d %s, %.0f/s", what, done + made, total, unit, made / (now - started))
+            _LOG.info("%s: %d of %d %s, %s", what, done + made, total, unit, _rate(made, now - started, unit))
 
     yield advance
     spent = time.monotonic() - started
     if made:
-        _LOG.info("%s: %d %s in %.1f s, %.0f/s", what, done + made, unit, spent, made / max(spent, 1e-9))
+        _LOG.info("%s: %d %s in %.1f s, %s", what, done + made, unit, spent, _rate(made, spent, unit))
 
 
 @contextmanager
@@ -55,6 +56,11 @@ def _bar(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[int]
         def advance(count: int) -> None:
             nonlocal made
             made += count
-            bar.update(task, advance=count, rate=f"{made / max(time.monotonic() - started, 1e-9):,.0f} {unit}/s")
+            bar.update(task, advance=count, rate=_rate(made, time.monotonic() - started, unit))
 
         yield advance
+
+
+def _rate(count: int, seconds: float, unit: str) -> str:
+    rate = count / max(seconds, 1e-9)
+    return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2g} {unit}/s"

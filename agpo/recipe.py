@@ -50,7 +50,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=sources,
-            ignored=frozenset({"problems"}),
+            ignored=frozenset({"problems", "base.path", "base.revision"}),
         )
 
     def train_key(self, problems: str, base: str) -> str:
@@ -83,6 +83,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._templates(),
+            ignored=frozenset({"verify.workers", "verify.memory"}),
         )
 
     def select(self, counts: Mapping[str, str]) -> StageRun:

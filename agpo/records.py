@@ -13,13 +13,14 @@ class Problems(dy.Schema):
     """What a policy is asked, and what decides whether an answer is right.
 
     Sets: Countdown has *in_distribution* in every split, and *hard* beside it in selection and confirmation; rows of a
-    table or data set are *train* in train and *held_out* in selection and confirmation.
+    table or data set are *train* in train and *held_out* in selection and confirmation; the shop has *plain* and *hard*
+    in every split.
     """
 
     id = dy.String(primary_key=True, min_length=1)
     prompt = dy.String(nullable=False, min_length=1)  # the user's text, rendered from a named template
     gold = dy.String(nullable=False, min_length=1)  # the verifier's reference, in the form that the verifier reads
-    verifier = dy.String(nullable=False, min_length=1)  # math | countdown | …
+    verifier = dy.String(nullable=False, min_length=1)  # math | countdown | label | …
     split = dy.Enum(["train", "selection", "confirmation"], nullable=False)
     set = dy.String(nullable=False, min_length=1)  # the named problem set inside a split
 
@@ -30,6 +31,20 @@ class Problems(dy.Schema):
     @dy.rule()
     def gold_not_blank(cls) -> pl.Expr:
         return pl.col("gold").str.strip_chars().str.len_chars() > 0
+
+
+class Pairs(dy.Schema):
+    """Query–ad pairs by their parts. A judged pair has a problem with its id, whose verifier is `label`."""
+
+    id = dy.String(primary_key=True, min_length=1)
+    query_id = dy.String(nullable=False, min_length=1)  # one for all pairs of a query, which are in one split
+    query = dy.String(nullable=False, min_length=1)
+    title = dy.String(nullable=False, min_length=1)
+    attributes = dy.String(nullable=False)  # of the ad, lines "key: value"
+    prompt = dy.String(nullable=False, min_length=1)  # as a problem's
+    gold = dy.String(nullable=True, min_length=1)  # as a problem's; of unlabelled pairs for audits only, or null
+    split = dy.Enum(["train", "selection", "confirmation", "unlabelled"], nullable=False)
+    case = dy.String(nullable=True)  # what makes the pair hard, where that is known
 
 
 class Demonstrations(dy.Schema):

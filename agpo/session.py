@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,15 +18,17 @@ import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
 from agpo.artifacts.lease import Lease
-from agpo.journal import Journal, Update, digest_step
+from agpo.journal import Journal, Update, chain_policy, digest_step
 from agpo.recipe import Recipe
+from agpo.rollout import Chunk, cut_chunks
 from agpo.settings import TrainRun
 from agpo.stages import TRAIN, Cost, Result
 
 _LOG = logging.getLogger("agpo")
 _OPTIMIZER = "optimizer.safetensors"
 _TIMES = ("time/rollout", "time/verify", "time/update")
-_CPU = "cost/cpu_seconds"
+_CPU = "time/cpu"
+_LAST = 25  # steps
 
 
 class RunStopped(RuntimeError):
@@ -59,7 +65,6 @@ class Session:
         files = store.files.child(f"journal/{self.key}")
         self.lease = Lease(files, "lease")
         self.journal = Journal(files, self.lease)
-        self.replayed = 0
         self._leased = False
         self._live: _Live | None = None
         self._rollouts: tuple[int, pl.DataFrame] | None = None
@@ -89,37 +94,43 @@ class Session:
         """Key of the policy after ``run.steps`` steps."""
         return self.recipe.trained_key(self.problems.key, self.base.key)
 
-    def is_published(self) -> bool:
-        return self.store.find(TRAIN.kind, self.trained_key) is not None
+    def find_published(self) -> ArtifactRef | None:
+        return self.store.find(TRAIN.kind, self.trained_key)
 
     def remaining(self) -> range:
         """The steps after the newest checkpoint that the run's length allows; journalled ones are replayed."""
-        if self.is_published():
+        if self.find_published() is not None:
             return range(self.run.steps, self.run.steps)
         return range(self._newest_checkpoint(self.run.steps), self.run.steps)
+
+    def claim(self) -> None:
+        """Become the only writer of the run, or raise `LeaseHeld` that says who is. The first step does it too."""
+        if not self._leased:
+            self.lease.acquire()
+            self._leased = True
 
     # The three parts of a step
 
     def generate(self, step: int) -> tuple[ArtifactRef, bool]:
         """Rollouts of a step, journalled chunk by chunk; whether all of them were there."""
-        from agpo.rollout import Sampling, cut_chunks
+        from agpo.rollout import Sampling
 
         live, cost, found = self._at(step), Cost(), True
-        chosen = self._select(step)
+        if step:
+            self._stop_after_refusals(self.journal.read_update(step - 1))
         sampling = Sampling(self.run.rollout.tokens, self.run.rollout.temperature, self.run.seed)
+        chosen = self._select(step)
+        prompts: dict[str, list[int]] = {}
         frames = []
-        for chunk in cut_chunks(chosen["id"].to_list(), self.run.rollout.samples, self.run.rollout.chunk):
+        for chunk in self._cut(chosen):
             rollouts = self.journal.read_chunk(step, chunk.index)
             if rollouts is None:
                 found = False
-                rollouts = live.engine.generate(chunk, self._prompts(chosen), sampling, step=step, policy=live.policy)
+                prompts = prompts or self._prompts(chosen)
+                rollouts = live.engine.generate(chunk, prompts, sampling, step=step, policy=live.policy)
                 self.journal.write_chunk(step, chunk.index, rollouts)
             elif rollouts["policy"][0] != live.policy:
-                raise RunStopped(
-                    f"step {step}: the journal's rollouts come from policy {rollouts['policy'][0][:12]}…, "
-                    f"the replayed policy is {live.policy[:12]}…: the run was continued on a machine that rounds "
-                    f"differently; remove {self.journal.files.uri} to train again"
-                )
+                raise self._broken(step, f"chunk {chunk.index} was sampled from policy {rollouts['policy'][0][:12]}…")
             frames.append(rollouts)
         self._rollouts = step, pl.concat(frames)
         self._costs["rollout"] = cost.measure()
@@ -142,7 +153,8 @@ class Session:
             raise RunStopped(
                 f"step {step}: {share:.0%} of the rollouts are unverifiable, more than "
                 f"verify.largest_unverifiable_share = {self.run.verify.largest_unverifiable_share:.0%} "
-                f"(most often: {reasons['reason'][0]}); see {self.journal.files.uri}/steps/{step:08d}/verdicts.parquet"
+                f"(most often: {reasons['reason'][0]}); see {self.journal.files.uri}/steps/{step:08d}/verdicts.parquet "
+                "and remove it to verify them again"
             )
         self._verdicts = step, verdicts
         self._costs["verify"] = cost.measure()
@@ -155,8 +167,11 @@ class Session:
 
         live, cost = self._at(step), Cost()
         rollouts, verdicts = self._read_rollouts(step), self._read_verdicts(step)
+        computed_from = digest_step(rollouts, verdicts)
         recorded = self.journal.read_update(step)
-        batch = make_batch(rollouts, verdicts, self.run.objective, self.run.loss.mask_truncated)
+        if recorded is not None and recorded.policy != chain_policy(live.policy, computed_from, recorded.refused):
+            raise self._broken(step, f"its update made policy {recorded.policy[:12]}… from other rollouts or verdicts")
+        batch = make_batch(rollouts, verdicts, self.run.objective, self.run.loss.mask_truncated, step)
         live.dirty = True
         if recorded is None:
             outcome = live.learner.update(batch, step)
@@ -164,16 +179,13 @@ class Session:
             metrics = {**describe_step(rollouts, verdicts, batch), **outcome.metrics, **self._describe_costs()}
             metrics["policy/refused"] = float(outcome.refused is not None)
             metrics["verify/seconds"] = float(verdicts["seconds"].sum())
-            update = self.journal.write_update(
-                step, live.policy, outcome.refused, metrics, digest_step(rollouts, verdicts)
-            )
+            update = self.journal.write_update(step, live.policy, outcome.refused, metrics, computed_from)
         else:
             update = recorded
             if update.refused is None and live.learner.update(batch, step).refused is not None:
                 raise RunStopped(f"step {step} was applied when it was journalled and is refused in replay")
-            self.replayed += 1
         live.step, live.policy, live.dirty = step + 1, update.policy, False
-        self._stop_if_refused_in_a_row(update)
+        self._stop_after_refusals(update)
         if (step + 1) % self.run.checkpoint_every == 0 or step + 1 == self.run.steps:
             self.checkpoint()
         return self.policy_after(step + 1, update.policy), recorded is not None
@@ -193,15 +205,13 @@ class Session:
 
     def publish(self, producer: dict[str, str] | None = None) -> Result:
         """The policy after ``run.steps`` steps as an artifact: a Hugging Face folder."""
-        found = self.store.find(TRAIN.kind, self.trained_key)
+        found = self.find_published()
         if found is not None:
             return Result(found, True, self.store.manifest(found).summary)
-        if self.run.steps == 0:
-            folder = self.store.fetch(self.base)
-        else:
-            _, folder = self.journal.load_checkpoint(self.run.steps)
+        if self.run.steps and self.run.steps not in self.journal.checkpoints():
+            self._at(self.run.steps)
         updates = [update for update in self.journal.updates() if update.step < self.run.steps]
-        spent = {name: sum(update.metrics[name] for update in updates) for name in (*_TIMES, _CPU)}
+        spent = {name: sum(update.metrics.get(name, 0.0) for update in updates) for name in (*_TIMES, _CPU)}
         summary = {
             "rows": self.run.steps,
             "metrics": _mean_of_last(updates),
@@ -211,7 +221,10 @@ class Session:
                 "peak_memory_mib": Cost().measure()["peak_memory_mib"],
             },
         }
-        with tempfile.TemporaryDirectory(prefix="agpo-train-") as name:
+        with (
+            tempfile.TemporaryDirectory(prefix="agpo-train-") as name,
+            self._open_policy(self.run.steps) as (_, folder),
+        ):
             for file in folder.iterdir():
                 if file.name != _OPTIMIZER:
                     shutil.copy(file, Path(name) / file.name)
@@ -239,22 +252,21 @@ class Session:
             if live is not None:
                 live.pool.close()
                 self._live = None
-            live = self._restore(self._newest_checkpoint(step))
-            self._live = live
+            live = self._live = self._restore(self._newest_checkpoint(step))
             while live.step < step:
                 self.update(live.step)
         return live
 
     def _restore(self, step: int) -> _Live:
+        import torch
+
         from agpo.learner.optimizer import load_optimizer
         from agpo.learner.policy import load_policy, stop_ids
         from agpo.learner.update import Learner
         from agpo.rollout import LocalEngine
         from agpo.verify import VerifierPool
 
-        if not self._leased:
-            self.lease.acquire()
-            self._leased = True
+        self.claim()
         self.machine.apply()
         self.journal.describe_run(
             {
@@ -264,31 +276,42 @@ class Session:
                 "base": self.base.key,
             }
         )
-        policy, folder = self.base.key, self.store.fetch(self.base)
-        if step:
-            policy, folder = self.journal.load_checkpoint(step)
-        model, tokenizer = load_policy(folder, self.machine.device)
         reference = None
         if self.run.loss.kl > 0:
             reference, _ = load_policy(self.store.fetch(self.base), self.machine.device)
             reference.requires_grad_(False)
-        learner = Learner(
-            model, reference, self.run.loss, self.run.learner, self.run.rollout.temperature, self.run.seed
-        )
-        if step:
-            load_optimizer(model, learner.optimizer, folder / _OPTIMIZER)
+        with self._open_policy(step) as (policy, folder):
+            model, tokenizer = load_policy(folder, self.machine.device)
+            learner = Learner(
+                model, reference, self.run.loss, self.run.learner, self.run.rollout.temperature, self.run.seed
+            )
+            if step:
+                load_optimizer(model, learner.optimizer, folder / _OPTIMIZER)
+        for parameter in model.parameters():
+            # The learner zeroes gradients and never removes them, and AdamW moves by its momentum where one is zero:
+            # a step in which nothing has a gradient must do the same right after a restart.
+            parameter.grad = torch.zeros_like(parameter)
         verify = self.run.verify
         pool = VerifierPool(verify.workers, verify.timeout, verify.memory)
         _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)
         return _Live(model, tokenizer, learner, LocalEngine(model, stop_ids(model, tokenizer)), pool, step, policy)
 
+    @contextmanager
+    def _open_policy(self, step: int) -> Iterator[tuple[str, Path]]:
+        """Key and folder of the policy after ``step`` steps: the base, or a checkpoint."""
+        if step:
+            with self.journal.open_checkpoint(step) as found:
+                yield found
+        else:
+            yield self.base.key, self.store.fetch(self.base)
+
     def _newest_checkpoint(self, most: int) -> int:
         return max((step for step in self.journal.checkpoints() if step <= most), default=0)
 
-    def _stop_if_refused_in_a_row(self, update: Update) -> None:
+    def _stop_after_refusals(self, last: Update | None) -> None:
+        """End a run whose newest updates were refused; when it is started again it must not go on either."""
         most = self.run.learner.refusals
         reasons: list[str] = []
-        last: Update | None = update
         while last is not None and last.refused is not None and len(reasons) < most:
             reasons.append(f"step {last.step}: {last.refused}")
             last = self.journal.read_update(last.step - 1) if last.step else None
@@ -297,18 +320,25 @@ class Session:
                 f"{most} updates in a row were refused (learner.refusals):\n  " + "\n  ".join(reversed(reasons))
             )
 
+    def _broken(self, step: int, fault: str) -> RunStopped:
+        return RunStopped(
+            f"step {step}: the journal does not fit together: {fault}; remove {self.journal.files.uri} to train again"
+        )
+
     # Data of a step
 
+    @cached_property
     def _training_problems(self) -> pl.DataFrame:
-        if not hasattr(self, "_train"):
-            rows = pl.read_parquet(self.store.fetch(self.problems) / "problems.parquet")
-            self._train = rows.filter(pl.col("split") == "train")
-        return self._train
+        rows = pl.read_parquet(self.store.fetch(self.problems) / "problems.parquet")
+        return rows.filter(pl.col("split") == "train")
 
     def _select(self, step: int) -> pl.DataFrame:
         from agpo.problems import select_problems
 
-        return select_problems(self._training_problems(), step, self.run.rollout.problems, self.run.seed)
+        return select_problems(self._training_problems, step, self.run.rollout.problems, self.run.seed)
+
+    def _cut(self, problems: pl.DataFrame) -> list[Chunk]:
+        return cut_chunks(problems["id"].to_list(), self.run.rollout.samples, self.run.rollout.chunk)
 
     def _prompts(self, problems: pl.DataFrame) -> dict[str, list[int]]:
         from agpo.problems import encode_prompts
@@ -319,7 +349,11 @@ class Session:
 
     def _read_rollouts(self, step: int) -> pl.DataFrame:
         if self._rollouts is None or self._rollouts[0] != step:
-            self._rollouts = step, self.journal.read_rollouts(step)
+            rollouts = self.journal.read_rollouts(step)
+            wanted = self.run.rollout.problems * self.run.rollout.samples
+            if len(rollouts) < wanted:
+                raise RunStopped(f"step {step} has {len(rollouts)} of {wanted} rollouts in {self.journal.files.uri}")
+            self._rollouts = step, rollouts
         return self._rollouts[1]
 
     def _read_verdicts(self, step: int) -> pl.DataFrame:
@@ -335,7 +369,7 @@ class Session:
         return {**seconds, _CPU: sum(cost["cpu_seconds"] for cost in self._costs.values())}
 
     def policy_after(self, steps: int, key: str) -> ArtifactRef:
-        """A policy in the journal. Its bytes exist where a checkpoint is; elsewhere they are the replay of its steps."""
+        """A policy in the journal: its bytes are there at checkpoints, elsewhere they are the replay of its steps."""
         uri = f"{self.journal.files.uri}/checkpoints/{steps:08d}"
         return ArtifactRef(uri=uri, key=key, sha256=key, kind="policy", rows=steps, bytes=0)
 
@@ -352,12 +386,11 @@ class Session:
         )
 
 
-def _mean_of_last(updates: list[Update], count: int = 25) -> dict[str, float]:
-    """Mean of each metric over the last steps: what a single noisy step does not show."""
-    last = updates[-count:]
-    names = sorted({name for update in last for name in update.metrics if not name.startswith(("time/", "cost/"))})
-    found: dict[str, float] = {}
-    for name in names:
-        values = [update.metrics[name] for update in last if name in update.metrics]
-        found[name] = sum(values) / len(values)
-    return found
+def _mean_of_last(updates: list[Update]) -> dict[str, float]:
+    """Mean of each metric over the last steps that have it: what a single noisy step does not show."""
+    values: dict[str, list[float]] = {}
+    for update in updates[-_LAST:]:
+        for name, value in update.metrics.items():
+            if math.isfinite(value) and not name.startswith("time/"):
+                values.setdefault(f"mean_of_last_{_LAST}/{name}", []).append(value)
+    return {name: sum(found) / len(found) for name, found in sorted(values.items())}

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agpo.objectives import Agpo, Objective
+from agpo.objectives.losses import KlEstimator, Normalisation, PolicyLoss, PpoClip, TokenMean
 from agpo.problems.gold import GoldFormat
 from agpo.problems.prompt import prompt_names
+from agpo.relevance import find_scheme
 
 
 class Settings(BaseModel):
@@ -36,6 +38,21 @@ class CountdownProblems(Settings):
         return self
 
 
+class ShopProblems(Settings):
+    """Generated query–ad pairs of a synthetic shop, whose relevance (ESCI) follows from rules."""
+
+    source: Literal["shop"] = "shop"
+    train: int = Field(2000, ge=1, title="Training pairs", description="judged")
+    selection: int = Field(400, ge=1, title="Selection pairs", description="judged")
+    confirmation: int = Field(1500, ge=1, title="Confirmation pairs", description="judged")
+    unlabelled: int = Field(6000, ge=0, title="Unlabelled pairs", description="for the teacher to label")
+    demonstrations: int = Field(150_000, ge=1, title="Demonstrations", description="for a warm start from scratch")
+    noise: float = Field(0.08, ge=0, lt=1, title="Noise", description="share of demonstrations with a random slip")
+    over_grading: float = Field(
+        0.6, ge=0, le=1, title="Over-grading", description="how often demonstrations let an accessory or near miss pass"
+    )
+
+
 class FieldMap(Settings):
     """Which column of a source row holds what; a dotted path leads into it, a list index is a number."""
 
@@ -44,14 +61,28 @@ class FieldMap(Settings):
     id: str = Field("", title="Id", description="empty: the id is a digest of the question and gold")
 
 
+class PairFields(Settings):
+    """Which column of a source row holds what of a judged query–ad pair; paths as in the field map."""
+
+    query: str = Field("query", min_length=1, title="Query")
+    title: str = Field("title", min_length=1, title="Title", description="of the ad")
+    attributes: tuple[str, ...] = Field((), title="Attributes", description="of the ad, e.g. brand; may be absent")
+    label: str = Field("label", min_length=1, title="Label", description="letter, name or level of the scheme")
+    id: str = Field("", title="Id", description="empty: the id is a digest of the pair")
+
+
 class RowProblems(Settings):
     """Problems read from the rows of a table or data set, a part of them held out."""
 
-    fields: FieldMap = Field(FieldMap(), title="Fields")
+    fields: FieldMap = Field(FieldMap(), title="Fields", description="of a question; pairs have their own")
+    pair: PairFields = Field(PairFields(), title="Fields of a pair", description="for verifier label")
+    scheme: str = Field("esci4", title="Label scheme", description="of pairs")
     gold_format: GoldFormat = Field(
         "plain", title="Gold format", description="gsm8k: text after ####; boxed: last \\boxed{…} of a solution"
     )
-    verifier: Literal["math", "countdown"] = Field("math", title="Verifier")
+    verifier: Literal["math", "countdown", "label"] = Field(
+        "math", title="Verifier", description="label: rows are judged query–ad pairs"
+    )
     prompt: str = Field("math-boxed-v1", title="Prompt", description="a named, versioned prompt template")
     selection: int = Field(
         200, ge=0, title="Selection problems", description="taken from a tenth of the rows; 0 trains on that tenth too"
@@ -72,6 +103,22 @@ class RowProblems(Settings):
         return name
 
 
+    @field_validator("scheme")
+    @classmethod
+    def _scheme_exists(cls, name: str) -> str:
+        return find_scheme(name).name
+
+    @model_validator(mode="after")
+    def _prompt_fits_pairs(self) -> Self:
+        fitting = [name for name in prompt_names() if name.startswith(f"relevance-{self.scheme}-")]
+        if self.verifier == "label" and self.prompt not in (*fitting, "plain-v1"):
+            raise ValueError(
+                f"prompt {self.prompt} does not ask for a label of scheme {self.scheme}; "
+                f"accepted: {', '.join(fitting)}, plain-v1"
+            )
+        return self
+
+
 class TableProblems(RowProblems):
     """Any JSONL, CSV or Parquet file (also .gz, .zst), or a glob of them."""
 
@@ -89,7 +136,8 @@ class HubProblems(RowProblems):
     revision: str = Field("main", title="Revision")
 
 
-ProblemSource = Annotated[CountdownProblems | TableProblems | HubProblems, Field(discriminator="source")]
+GeneratedProblems = CountdownProblems | ShopProblems  # with demonstrations for a base from scratch
+ProblemSource = Annotated[GeneratedProblems | TableProblems | HubProblems, Field(discriminator="source")]
 
 
 class ModelShape(Settings):
@@ -179,12 +227,15 @@ class VerifySettings(Settings):
 
 
 class LossSettings(Settings):
-    """The policy loss: PPO clip with dual clip, token mean, KL to the base by the k3 estimator."""
+    """The terms of the loss and how tokens add up. KL and entropy act on every row, also where the advantage is 0."""
 
-    clip_low: float = Field(0.2, gt=0, lt=1, title="Clip low")
-    clip_high: float = Field(0.2, gt=0, title="Clip high")
-    dual_clip: float = Field(3.0, gt=1, title="Dual clip", description="bound of the ratio for negative advantages")
-    kl: float = Field(0.0, ge=0, title="KL to the base", description="coefficient of the k3 term on every row")
+    policy: PolicyLoss = Field(PpoClip(), title="Policy loss")
+    normalisation: Normalisation = Field(TokenMean(), title="Normalisation")
+    kl: float = Field(0.0, ge=0, title="KL to the base", description="coefficient of the divergence")
+    kl_estimator: KlEstimator = Field(
+        "k3", title="KL estimator", description="k1 measures but does not pull: the mean of its gradient is 0"
+    )
+    entropy: float = Field(0.0, ge=0, title="Entropy bonus", description="coefficient of the token entropy")
     mask_truncated: bool = Field(True, title="Mask truncated rollouts")
 
 
@@ -318,10 +369,10 @@ class TrainRun(Settings):
 
     @model_validator(mode="after")
     def _base_fits_problems(self) -> Self:
-        if isinstance(self.base, ScratchBase) and not isinstance(self.problems, CountdownProblems):
+        if isinstance(self.base, ScratchBase) and not isinstance(self.problems, GeneratedProblems):
             raise ValueError(
-                f"base.kind scratch needs generated problems (countdown), not problems.source {self.problems.source}; "
-                "use base.kind folder or hub"
+                f"base.kind scratch needs generated problems (countdown, shop), not problems.source "
+                f"{self.problems.source}; use base.kind folder or hub"
             )
         return self
 
@@ -331,6 +382,11 @@ class TrainRun(Settings):
             raise ValueError(
                 f"learner.mini_batches {self.learner.mini_batches} exceeds rollout.problems {self.rollout.problems}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits_groups(self) -> Self:
+        _check_group(self.objective, "objective", self.rollout.samples)
         return self
 
 
@@ -343,6 +399,12 @@ class NightlyRun(TrainRun):
     compare: tuple[Objective, ...] = Field(
         (), title="Also compare", description="objectives trained beside, same additions"
     )
+
+    @model_validator(mode="after")
+    def _compared_fit_groups(self) -> Self:
+        for index, objective in enumerate(self.compare):
+            _check_group(objective, f"compare.{index}", self.rollout.samples)
+        return self
 
     def evaluation(self, split: Literal["selection", "confirmation"]) -> Evaluation:
         return Evaluation(
@@ -362,3 +424,11 @@ class NightlyRun(TrainRun):
     @property
     def judging(self) -> Judging:
         return Judging(**self.promote.model_dump(), ks=self.evaluate.ks)
+
+
+def _check_group(objective: Objective, path: str, samples: int) -> None:
+    if samples < objective.least_group:
+        raise ValueError(
+            f"{path}.kind {objective.kind} needs at least {objective.least_group} rollouts of a problem to give a "
+            f"signal; rollout.samples is {samples}"
+        )

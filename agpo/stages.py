@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,11 +114,17 @@ class StageRun:
     seed: int
     machine: Machine
     sources: Mapping[str, str] = field(default_factory=dict)  # content digests of what enters from outside
-    ignored: frozenset[str] = frozenset()  # settings that do not change the artifact, as a path whose content does
+    ignored: frozenset[str] = frozenset()  # settings (dotted) that do not change what is made: paths, costs
 
     @property
     def matter(self) -> dict[str, Any]:
-        return self.settings.model_dump(mode="json", exclude=set(self.ignored))
+        """The settings in the key."""
+        found = self.settings.model_dump(mode="json")
+        for path in self.ignored:
+            *parents, name = path.split(".")
+            table: Any = reduce(getitem, parents, found)
+            table.pop(name, None)  # not every kind of a base or source has it
+        return found
 
     @property
     def key(self) -> str:

@@ -18,6 +18,8 @@ from tasks.location import STORE_VARIABLE, home
 from tasks.report import Report
 from tasks.summary import table_of_policies, table_of_stages
 
+_LOG_WIDTH = 120  # a log has no width of its own, and tables that wrap read badly
+
 
 def demo(
     settings: TrainRun, *, store: str | None, prefect_port: int | None, mlflow_port: int | None, json_path: Path | None
@@ -53,12 +55,16 @@ def run_flow(
 
 def print_report(report: Report) -> None:
     console = Console()
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
     for title, rows in (
         ("Stages", table_of_stages(report)),
         ("pass@k in points, [95 % interval]", table_of_policies(report)),
     ):
         if rows:
-            table = Table(*rows[0], title=title, title_justify="left", box=None, pad_edge=False)
+            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+            for column in rows[0]:
+                table.add_column(column, no_wrap=True)
             for row in rows:
                 table.add_row(*row.values())
             console.print(table)

@@ -17,12 +17,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
+from uuid import UUID
+
+from tasks.location import tracking_uri
 
 _HOST = "127.0.0.1"
 _STARTUP = 120.0  # seconds
 _SHUTDOWN = 10.0  # seconds
+_SETTLE = 60.0  # seconds
 _LOG_TAIL = 2000  # characters
-# What a flow that is called, not deployed, has no use for: it halves the idle server's work.
+# What a flow that is called, not deployed, has no use for.
 _UNUSED_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -34,12 +38,12 @@ _UNUSED_SERVICES = (
     "SCHEDULER",
     "TRIGGERS",
 )
-
-
-def mlflow_uri(home: Path) -> str:
-    """MLflow's tracking URI: the user's ``MLFLOW_TRACKING_URI``, else an SQLite file below ``home``."""
-    home.mkdir(parents=True, exist_ok=True)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve()}/mlflow.db"
+# Task runs are written together: one by one they take three times the CPU time, and while they lock the file other
+# requests are turned away for seconds.
+_RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
 
 
 @contextmanager
@@ -79,7 +83,7 @@ def how_to_open(home: Path) -> list[str]:
     commands = []
     if os.environ.get("PREFECT_API_URL") in (None, _api_url(ports["prefect"])):
         commands.append(_shell_command(_server_environment(home, ports["prefect"]), ["prefect", "server", "start"]))
-    store = mlflow_uri(home)
+    store = tracking_uri(home)
     if not store.startswith("http"):
         # MLflow's job workers, nine more processes, only serve judges of generated text.
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -95,7 +99,7 @@ def _api_url(port: int) -> str:
 
 def _links(home: Path, mlflow_port: int) -> dict[str, str]:
     """Where pages link to MLflow: to the server that `how_to_open` names, unless the user has one."""
-    if "AGPO_MLFLOW_UI" in os.environ or mlflow_uri(home).startswith("http"):
+    if "AGPO_MLFLOW_UI" in os.environ or tracking_uri(home).startswith("http"):
         return {}
     return {"AGPO_MLFLOW_UI": f"http://{_HOST}:{mlflow_port}"}
 
@@ -178,7 +182,7 @@ def _server(home: Path, port: int) -> Iterator[None]:
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*child, "prefect", "server", "start"],
-            env=os.environ | _server_environment(home, port) | unused,
+            env=os.environ | _server_environment(home, port) | _RECORDER | unused,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -217,9 +221,7 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def _prefect_settings(home: Path, url: str) -> Iterator[None]:
-    """Give the settings to a Prefect that was imported before, and send queued logs and events before leaving."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
+    """Give the settings to a Prefect that was imported before, and leave when the server has recorded everything."""
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -242,6 +244,38 @@ def _prefect_settings(home: Path, url: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # Without a server they would be tried again for minutes when the process exits.
-            for worker in (APILogWorker, EventsWorker):
-                worker.drain_all(timeout=_SHUTDOWN, at_exit=False)
+            if _answers(url):
+                _settle()
+
+
+def _settle() -> None:
+    """Wait until the server has recorded all task runs, which it is told by a queue, and send what else is queued.
+
+    A server that is stopped forgets what it has not recorded. It records in order, so a last task run tells.
+    """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterId
+    from prefect.events.worker import EventsWorker
+    from prefect.logging import disable_run_logger
+    from prefect.logging.handlers import APILogWorker
+    from prefect.runtime import task_run
+
+    @task(persist_result=False, cache_policy=NO_CACHE)
+    def last() -> UUID:
+        return UUID(task_run.id)
+
+    with disable_run_logger():
+        marker = TaskRunFilter(id=TaskRunFilterId(any_=[last()]))
+    end = time.monotonic() + _SETTLE
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < end:
+            recorded = client.read_task_runs(task_run_filter=marker)
+            if recorded and recorded[0].state is not None and recorded[0].state.is_final():
+                client.delete_task_run(recorded[0].id)
+                break
+            time.sleep(0.1)
+    # What is left without a server would be tried again for minutes when the process exits.
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=_SHUTDOWN, at_exit=False)

@@ -6,8 +6,8 @@ from agpo.artifacts import ArtifactRef
 from agpo.settings import TrainRun
 from tasks.pipeline import Pipeline, open_pipeline
 from tasks.prepare import prepare
-from tasks.rollout import rollout
 from tasks.report import Report
+from tasks.rollout import rollout
 from tasks.summary import summarize
 from tasks.training import open_training
 from tasks.update import publish, update

@@ -17,6 +17,4 @@ def evaluate(
     label: str,
 ) -> ArtifactRef:
     stage_run = pipeline.recipe.evaluate(policy.key, problems.key, split)
-    return end(
-        run_stage(pipeline, f"evaluate {split} {label}", stage_run, {"policy": policy, "problems": problems})
-    )
+    return end(run_stage(pipeline, f"evaluate {split} {label}", stage_run, {"policy": policy, "problems": problems}))

@@ -9,9 +9,7 @@ from tasks.stage import end, run_stage, stage_task
 
 
 @stage_task(name="interpolate", version=str(INTERPOLATE.version), task_run_name="interpolate {label} {weight}")
-def interpolate(
-    pipeline: Pipeline, base: ArtifactRef, trained: ArtifactRef, weight: float, label: str
-) -> ArtifactRef:
+def interpolate(pipeline: Pipeline, base: ArtifactRef, trained: ArtifactRef, weight: float, label: str) -> ArtifactRef:
     stage_run = pipeline.recipe.interpolate(base.key, trained.key, weight)
     return end(run_stage(pipeline, f"interpolate {label} {weight}", stage_run, {"base": base, "trained": trained}))
 

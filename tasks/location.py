@@ -18,5 +18,6 @@ def store_address() -> str:
     return os.environ.get(STORE_VARIABLE) or str(home() / "store")
 
 
-def tracking_uri() -> str:
-    return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{home() / 'mlflow.db'}"
+def tracking_uri(folder: Path | None = None) -> str:
+    """MLflow's tracking URI: the user's, else an SQLite file in ``folder`` (the home folder)."""
+    return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{(folder or home()).absolute() / 'mlflow.db'}"

@@ -14,6 +14,7 @@ from agpo.stages import Result
 from tasks.location import home, store_address, tracking_uri
 from tasks.tracking import RunRef, open_run, run_context
 
+
 class Pipeline:
     """Handed to every task of a flow run. ``results`` collects what each stage made or found, in order."""
 

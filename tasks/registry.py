@@ -84,11 +84,8 @@ class Registry:
         tags = self.client.get_model_version(self.name, str(version)).tags
         if "checkpoint.key" not in tags:  # made by hand
             raise ValueError(f"{self.name} version {version} ({alias}) has no tag checkpoint.key: no policy is known")
-        return Registered(
-            version=version,
-            role=tags["agpo.role"],
-            policy=ArtifactRef.model_validate({name: tags[f"checkpoint.{name}"] for name in ArtifactRef.model_fields}),
-        )
+        policy = {name: tags[f"checkpoint.{name}"] for name in ArtifactRef.model_fields}
+        return Registered.model_validate({"version": version, "role": tags["agpo.role"], "policy": policy})
 
     def version(self, alias: str) -> int | None:
         """The version that an alias points to."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
+from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -14,7 +15,7 @@ from prefect.states import Completed
 from agpo.artifacts import ArtifactRef
 from agpo.stages import Result, StageRun
 from tasks.pipeline import Pipeline
-from tasks.tracking import RunRef, log_dataset, log_output, log_picture, log_summary, open_run, run_context
+from tasks.tracking import RunRef, connect, log_dataset, log_output, log_picture, log_summary, open_run, run_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,21 +48,42 @@ def stage_task(
 def run_stage(pipeline: Pipeline, name: str, stage_run: StageRun, inputs: Mapping[str, ArtifactRef]) -> Result:
     """Find or make a stage's artifact. A found one opens no MLflow run: its manifest names the one that made it."""
     result = stage_run.find(pipeline.store)
-    if result is None:
-        key = stage_run.key
+    if result is not None:
+        run = reopen_maker(pipeline, result.ref)
+    else:
         run = open_run(
             pipeline.experiment,
             name,
-            key,
+            stage_run.key,
             tracking_uri=pipeline.parent.tracking_uri,
             parent=pipeline.parent,
             params=stage_run.matter,
         )
+    if run is not None:
         with run_context(run):
-            result = stage_run.run(pipeline.store, inputs, pipeline.producer(run))
+            result = result or stage_run.run(pipeline.store, inputs, pipeline.producer(run))
             log_result(pipeline, run, result, inputs)
+    assert result is not None
     pipeline.results[name] = result
     return result
+
+
+def reopen_maker(pipeline: Pipeline, ref: ArtifactRef) -> RunRef | None:
+    """The MLflow run that made a found artifact, if it was killed after publishing it and before it had shown it."""
+    maker = pipeline.store.manifest(ref).producer.get("mlflow_run")
+    if not maker:
+        return None
+    client = connect(pipeline.parent.tracking_uri)
+    try:
+        run = client.get_run(maker)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # else it is known to another MLflow
+            raise
+        return None
+    if run.info.status == "FINISHED" or run.info.lifecycle_stage == "deleted":
+        return None
+    experiment, key = client.get_experiment(run.info.experiment_id), run.data.tags["agpo.run_key"]
+    return open_run(experiment.name, run.info.run_name, key, tracking_uri=pipeline.parent.tracking_uri)
 
 
 def log_result(pipeline: Pipeline, run: RunRef, result: Result, inputs: Mapping[str, ArtifactRef]) -> None:

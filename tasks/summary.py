@@ -38,11 +38,8 @@ def table_of_policies(report: Report) -> list[dict[str, str]]:
         if row.k in (1, largest):
             line = found.setdefault((row.policy, row.set), {"policy": row.policy, "set": row.set})
             line[f"pass@{row.k}"] = f"{100 * row.value:.1f} [{100 * row.lower:.1f}, {100 * row.upper:.1f}]"
-            line[f"Δ pass@{row.k}"] = (
-                ""
-                if row.policy == "base"
-                else f"{100 * row.difference:+.1f} [{100 * row.difference_lower:+.1f}, {100 * row.difference_upper:+.1f}]"
-            )
+            interval = f"[{100 * row.difference_lower:+.1f}, {100 * row.difference_upper:+.1f}]"
+            line[f"Δ pass@{row.k}"] = "" if row.policy == "base" else f"{100 * row.difference:+.1f} {interval}"
     return list(found.values())
 
 

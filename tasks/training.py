@@ -15,6 +15,7 @@ from agpo.evaluation.figures import training_figure
 from agpo.progress import progress
 from agpo.session import Session
 from tasks.pipeline import Pipeline
+from tasks.stage import reopen_maker
 from tasks.tracking import RunRef, StepRecord, last_logged_step, log_figure, log_steps, open_run, run_context
 
 _COPY_EVERY = 2.0  # seconds between copies of metrics to MLflow
@@ -64,17 +65,22 @@ class Training:
 def open_training(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, label: str) -> Iterator[Training]:
     """The session of the pipeline's training run; a run whose policy is published opens nothing."""
     with Session(pipeline.run, pipeline.store, problems, base) as session:
-        if session.is_published():
+        published = session.find_published()
+        if published is not None:
+            run = reopen_maker(pipeline, published)
+        else:
+            session.claim()  # before the MLflow run, which belongs to whoever holds the lease
+            run = open_run(
+                pipeline.experiment,
+                f"train {label}",
+                session.key,
+                tracking_uri=pipeline.parent.tracking_uri,
+                parent=pipeline.parent,
+                params=pipeline.run.what_training_depends_on() | {"steps": pipeline.run.steps},
+            )
+        if run is None:
             yield Training(pipeline, session, None)
             return
-        run = open_run(
-            pipeline.experiment,
-            f"train {label}",
-            session.key,
-            tracking_uri=pipeline.parent.tracking_uri,
-            parent=pipeline.parent,
-            params=pipeline.run.what_training_depends_on() | {"steps": pipeline.run.steps},
-        )
         with run_context(run):
             training = Training(pipeline, session, run)
             try:

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from agpo.objectives import Objective
+from agpo.objectives import Objective, StepContext
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,16 @@ class Batch:
         return torch.tensor([len(response) for response in self.responses])
 
 
-def make_batch(rollouts: pl.DataFrame, verdicts: pl.DataFrame, objective: Objective, mask_truncated: bool) -> Batch:
+def make_batch(
+    rollouts: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    objective: Objective,
+    mask_truncated: bool,
+    step: int | None = None,
+) -> Batch:
     """Join rollouts and verdicts, leave out what may not teach, and give every row its advantage.
+
+    ``step`` counts from 0; ValueError from an objective that depends on it where it is not given.
 
     Unverifiable rows (and masked truncated ones) leave the loss, the group statistics and the denominator alike.
     """
@@ -49,13 +57,15 @@ def make_batch(rollouts: pl.DataFrame, verdicts: pl.DataFrame, objective: Object
     groups = torch.tensor([number[name] for name in problems], dtype=torch.long)
     correct = torch.tensor((rows["verdict"] == "correct").to_list(), dtype=torch.bool)
     rewards = correct.double() * 2 - 1
+    responses = rows["response_ids"].to_list()
+    context = StepContext(step, torch.tensor([len(response) for response in responses], dtype=torch.long))
     return Batch(
         prompts=rows["prompt_ids"].to_list(),
-        responses=rows["response_ids"].to_list(),
+        responses=responses,
         sampled_logprobs=rows["logprobs"].to_list(),
         groups=groups,
         correct=correct,
-        advantages=objective.advantages(rewards, groups, correct),
+        advantages=objective.advantages(rewards, groups, correct, context),
     )
 
 

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from agpo.learner.folder import model_files
+from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.logprobs import chunked_logprobs
 from agpo.settings import ModelShape
 
 
 def make_model(shape: ModelShape, tokenizer: Any, positions: int, seed: int) -> Any:
-    """A causal model with random weights for a tokenizer; ``positions``: longest prompt plus response."""
+    """A causal model with random weights (fp32, evaluation mode) for a tokenizer.
+
+    ``positions``: longest prompt plus response.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
@@ -34,7 +38,10 @@ def make_model(shape: ModelShape, tokenizer: Any, positions: int, seed: int) -> 
         pad_token_id=tokenizer.pad_token_id,
     )
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=_attention(config.hidden_size))
+    model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation=_attention(config.hidden_size)
+    )
+    return model.eval()
 
 
 def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
@@ -43,7 +50,7 @@ def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with _quiet():
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
@@ -72,7 +79,7 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
     stops: set[int] = {tokenizer.eos_token_id}
     named = getattr(model.generation_config, "eos_token_id", None)
     stops.update(named if isinstance(named, list) else [] if named is None else [named])
-    return stops - {None}  # type: ignore[arg-type]
+    return stops - {None}
 
 
 class LogprobReader:
@@ -83,6 +90,7 @@ class LogprobReader:
         self.body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         self.head = model.get_output_embeddings()
         self.chunked = self._head_is_linear()
+        self.small_llama = LlamaBody(model) if self.chunked and is_small_llama(model) else None
 
     def read(self, ids: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [number chosen] of the tokens ``ids[chosen]`` given what is before them.
@@ -92,22 +100,39 @@ class LogprobReader:
         """
         before, targets = chosen[:, 1:], ids[:, 1:][chosen[:, 1:]]
         if self.chunked:
-            hidden = self.body(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[before]
-            return chunked_logprobs(hidden, self.head.weight, targets, temperature, self.head.bias)
-        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[before].float() / temperature
-        logp = torch.log_softmax(logits, dim=-1)
+            return chunked_logprobs(
+                self._hidden(ids[:, :-1], before), self.head.weight, targets, temperature, self.head.bias
+            )
+        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[before]
+        logp = torch.log_softmax((logits if logits.dtype == torch.float64 else logits.float()) / temperature, dim=-1)
         return logp.gather(1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    def _hidden(self, ids: Tensor, chosen: Tensor) -> Tensor:
+        """Last hidden states [number chosen, width]."""
+        if self.small_llama is not None:
+            return self.small_llama(ids, chosen)
+        found: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state[chosen]
+        return found
 
     @torch.inference_mode()
     def _head_is_linear(self) -> bool:
-        """Whether logits are exactly the head's linear map of the last hidden state (no cap, no scale)."""
+        """Whether the logits are the head's linear map of the body's last hidden states: no cap and no scale.
+
+        The head's output is replaced by known large numbers, where a cap would show, and must come out unchanged.
+        """
         if not isinstance(self.head, torch.nn.Linear):
             return False
-        ids = torch.arange(4, device=self.model.device)[None] % self.head.weight.shape[0]
+        ids = torch.arange(4, device=self.model.device)[None] % len(self.head.weight)
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        return torch.allclose(
-            self.head(hidden), self.model(input_ids=ids, use_cache=False).logits, rtol=1e-3, atol=1e-4
-        )
+        taken: list[Tensor] = []
+
+        def replace(head: torch.nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            taken.append(inputs[0])
+            return torch.linspace(-100, 100, output.numel(), dtype=output.dtype, device=output.device).view_as(output)
+
+        with self.head.register_forward_hook(replace):
+            logits = self.model(input_ids=ids, use_cache=False).logits
+        return torch.equal(taken[0], hidden) and torch.equal(logits, replace(self.head, (hidden,), logits))
 
 
 def _attention(width: int) -> str:
@@ -122,10 +147,10 @@ class _quiet:
         from transformers.utils import logging
 
         self.shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *_: object) -> None:
         from transformers.utils import logging
 
         if self.shown:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

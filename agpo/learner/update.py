@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agpo.learner.batch import Batch, cut_micro_batches, pad_right, split_mini_batches
 from agpo.learner.policy import LogprobReader
-from agpo.objectives.losses import kl_k3, ppo_clip_loss
+from agpo.objectives.losses import KL_ESTIMATORS
 from agpo.settings import LearnerSettings, LossSettings
 
 
@@ -81,13 +81,16 @@ class Learner:
     def _accumulate(self, batch: Batch, rows: np.ndarray, old: list[Tensor] | None, sums: _Sums) -> str | None:
         """Gradients of one optimiser step; the reason if the loss is not finite.
 
-        The denominator is the mini-batch's number of response tokens, fixed before the first micro-batch: any cut
-        into micro-batches gives the same gradient. Rows without advantage are left out of the forward pass only
-        where no other term acts on them, and still count.
+        The weights of the tokens follow from all rows of the mini-batch and are fixed before the first micro-batch:
+        any cut into micro-batches gives the same gradient. Rows without advantage are left out of the forward pass
+        only where no other term acts on them, and still count.
         """
-        self.optimizer.zero_grad(set_to_none=False)
-        denominator = int(batch.response_tokens[rows].sum())
-        if self.reference is None:
+        for parameter in self.model.parameters():
+            # Zero, not missing: AdamW moves by its momentum where rows have no advantage, also right after a restart.
+            parameter.grad = torch.zeros_like(parameter)
+        weights = torch.zeros(len(batch), dtype=torch.float64)
+        weights[rows] = self.loss.normalisation.token_weights(batch.response_tokens[rows])
+        if self.reference is None and not self.loss.entropy:
             rows = rows[(batch.advantages[rows] != 0).numpy()]
         for micro in cut_micro_batches(batch, rows, self.settings.micro_tokens):
             ids, chosen = pad_right(batch, micro, self.model.device)
@@ -95,23 +98,21 @@ class Learner:
             owner = chosen[:, 1:].nonzero()[:, 0]
             advantages = batch.advantages[micro].to(logprobs.device, logprobs.dtype)[owner]
             before = logprobs.detach() if old is None else torch.cat([old[row] for row in micro])
-            clipped = ppo_clip_loss(
-                logprobs, before, advantages, self.loss.clip_low, self.loss.clip_high, self.loss.dual_clip
-            )
-            total = clipped.sum()
+            losses = self.loss.policy.token_losses(logprobs, before, advantages, owner)
             divergence = torch.zeros_like(logprobs)
             if self.reference is not None:
                 with torch.no_grad():
                     base, _ = self.reference.read(ids, chosen, self.temperature)
-                divergence = kl_k3(logprobs, base)
-                total = total + self.loss.kl * divergence.sum()
-            total = total / denominator
+                divergence = KL_ESTIMATORS[self.loss.kl_estimator](logprobs, base)
+                losses = losses + self.loss.kl * divergence
+            if self.loss.entropy:
+                losses = losses - self.loss.entropy * entropy
+            total = (losses * weights[micro].to(losses.device, losses.dtype)[owner]).sum()
             if not torch.isfinite(total):
                 return f"loss is {float(total)}"
             total.backward()  # type: ignore[no-untyped-call]
-            sums.add(
-                batch, micro, logprobs.detach(), before, entropy.detach(), divergence.detach(), advantages, self.loss
-            )
+            clipped = self.loss.policy.clipped(logprobs.detach(), before, advantages, owner)
+            sums.add(batch, micro, before, entropy.detach(), divergence.detach(), clipped)
         return None
 
     @torch.no_grad()
@@ -121,7 +122,8 @@ class Learner:
         for micro in cut_micro_batches(batch, np.arange(len(batch)), self.settings.micro_tokens):
             ids, chosen = pad_right(batch, micro, self.model.device)
             logprobs, _ = self.policy.read(ids, chosen, self.temperature)
-            for row, part in zip(micro, logprobs.split([len(batch.responses[row]) for row in micro]), strict=True):
+            parts = logprobs.split(batch.response_tokens[micro].tolist())  # type: ignore[no-untyped-call]
+            for row, part in zip(micro, parts, strict=True):
                 found[row] = part
         return found
 
@@ -151,17 +153,14 @@ class _Sums:
         self,
         batch: Batch,
         rows: np.ndarray,
-        logprobs: Tensor,
         before: Tensor,
         entropy: Tensor,
         divergence: Tensor,
-        advantages: Tensor,
-        loss: LossSettings,
+        clipped: dict[str, Tensor],
     ) -> None:
-        ratio = (logprobs - before).exp()
-        sampled = torch.tensor([value for row in rows for value in batch.sampled_logprobs[row]], device=logprobs.device)
-        correct = batch.correct[rows].to(logprobs.device)
-        positive = torch.repeat_interleave(correct, batch.response_tokens[rows].to(logprobs.device))
+        sampled = torch.tensor([value for row in rows for value in batch.sampled_logprobs[row]], device=before.device)
+        correct = batch.correct[rows].to(before.device)
+        positive = torch.repeat_interleave(correct, batch.response_tokens[rows].to(before.device))
         drift = (sampled - before).double()
         self.largest_mismatch = max(self.largest_mismatch, float(drift.abs().max()))
         for name, value in {
@@ -171,8 +170,7 @@ class _Sums:
             "entropy_positive": entropy * positive,
             "kl": divergence,
             "mismatch_kl": drift.exp() - drift - 1,
-            "clip_low": ((ratio < 1 - loss.clip_low) & (advantages < 0)).float(),
-            "clip_high": ((ratio > 1 + loss.clip_high) & (advantages > 0)).float(),
+            **{f"clip_{bound}": held for bound, held in clipped.items()},
         }.items():
             self.values[name] = self.values.get(name, 0.0) + float(value.double().sum())
 
@@ -186,9 +184,8 @@ class _Sums:
             "policy/kl_to_base": v["kl"] / tokens,
             "policy/sampler_mismatch_kl": v["mismatch_kl"] / tokens,
             "policy/sampler_mismatch_largest": self.largest_mismatch,
-            "policy/clip_low_share": v["clip_low"] / tokens,
-            "policy/clip_high_share": v["clip_high"] / tokens,
         }
+        found |= {f"policy/{name}_share": v[name] / tokens for name in v if name.startswith("clip_")}
         if positive:
             found["policy/entropy_positive"] = v["entropy_positive"] / positive
         if tokens > positive:

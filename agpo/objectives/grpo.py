@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agpo.objectives.group import group_means, group_variances
+from agpo.objectives.estimator import NO_CONTEXT, AdvantageEstimator, StepContext
+from agpo.objectives.group import centre, group_variances
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Grpo(BaseModel):
+class Grpo(AdvantageEstimator):
     """The reward relative to the group, in units of the group's standard deviation: A_i = (r_i − μ) / (σ + ε).
 
     Groups that are all right or all wrong give 0. σ with ddof 1 and ε = 1e-6 as in verl 0.9.1 (TRL 1.16 has ε = 1e-4).
+    A group of one gives 0 (our choice; verl gives the reward).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["grpo"] = "grpo"
     ddof: Literal[0, 1] = Field(1, title="ddof", description="0: population variance; 1: sample variance")
     epsilon: float = Field(1e-6, gt=0, title="Epsilon", description="added to the standard deviation")
 
-    def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor) -> Tensor:
+    @property
+    def least_group(self) -> int:
+        return 2
+
+    def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
         """Advantages [B] from rewards [B] and group ids [B] in 0..P−1; ``correct`` is not used."""
-        rewards = rewards.float() if rewards.element_size() < 4 else rewards
-        deviation = group_variances(rewards, groups, self.ddof).sqrt()
-        return (rewards - group_means(rewards, groups)) / (deviation + self.epsilon)
+        centred = centre(rewards, groups)
+        return centred / (group_variances(centred, groups, self.ddof).sqrt() + self.epsilon)

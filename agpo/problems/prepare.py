@@ -19,31 +19,44 @@ if TYPE_CHECKING:
 
 
 def prepare(settings: ProblemSource, work: Work) -> dict[str, Any]:
-    """Write the tables ``problems``, ``quarantine`` and, where the source has worked answers, ``demonstrations``, and
-    ``receipt.json``: what was read, by content digest, and what became of it.
+    """Write the tables ``problems``, ``quarantine`` and, where the source has worked answers, ``demonstrations``, of
+    query–ad pairs ``pairs``, and ``receipt.json``: what was read, by content digest, and what became of it.
 
     Raises FileNotFoundError for a path without a file, `TooManyBadRows` where the share of bad rows is above its bound
     (the quarantine then lies in the stage's partial space), ValueError where the splits ask for too many problems.
     """
     from agpo.artifacts.table import write_table
     from agpo.problems.table import count_reasons
-    from agpo.records import Demonstrations, Problems, Quarantine
+    from agpo.records import Demonstrations, Pairs, Problems, Quarantine
 
     sources = source_digests(settings)
-    if settings.source == "countdown":
-        from agpo.problems.countdown import generate_countdown
+    pairs: pl.DataFrame | None = None
+    if settings.source == "countdown" or settings.source == "shop":
+        if settings.source == "countdown":
+            from agpo.problems.countdown import generate_countdown
 
-        problems, demonstrations = generate_countdown(settings, work.seed)
+            problems, demonstrations = generate_countdown(settings, work.seed)
+        else:
+            from agpo.problems.shop import generate_shop
+
+            problems, pairs, demonstrations = generate_shop(settings, work.seed)
         quarantine: pl.DataFrame = Quarantine.create_empty()
         read = kept = problems.height
     else:
         checked = _check_source(settings, sources, work)
-        problems, demonstrations = _split_rows(checked, settings)
+        if settings.verifier == "label":
+            from agpo.problems.pair_rows import split_pairs
+
+            problems, pairs, demonstrations = split_pairs(checked, settings)
+        else:
+            problems, demonstrations = _split_rows(checked, settings)
         quarantine, read, kept = checked.quarantine, checked.read, checked.kept.height
     write_table(work.out, "problems.parquet", problems, Problems)
     write_table(work.out, "quarantine.parquet", quarantine, Quarantine)
     if demonstrations.height:
         write_table(work.out, "demonstrations.parquet", demonstrations, Demonstrations)
+    if pairs is not None:
+        write_table(work.out, "pairs.parquet", pairs, Pairs)
     receipt = {
         "source": settings.source,
         "digests": sources,
@@ -61,7 +74,13 @@ def _check_source(settings: TableProblems | HubProblems, sources: Mapping[str, s
     from agpo.problems.table import TooManyBadRows, check_rows, count_reasons
     from agpo.records import Quarantine
 
-    checked = check_rows(_read_source(settings, sources), settings)
+    rows = _read_source(settings, sources)
+    if settings.verifier == "label":
+        from agpo.problems.pair_rows import ROW_SETTINGS, read_pairs
+
+        checked = check_rows(read_pairs(rows, settings), settings.model_copy(update=ROW_SETTINGS))
+    else:
+        checked = check_rows(rows, settings)
     bad = checked.quarantine.height
     if bad > settings.largest_bad_share * checked.read or not checked.kept.height:
         write_table(work.partial, "quarantine.parquet", checked.quarantine, Quarantine)

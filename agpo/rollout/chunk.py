@@ -22,6 +22,6 @@ def cut_chunks(problem_ids: Sequence[str], samples: int, size: int) -> list[Chun
     """All samples of all problems in order, in chunks of ``size``."""
     pairs = [(problem, sample) for problem in problem_ids for sample in range(samples)]
     return [
-        Chunk(index, *map(tuple, zip(*pairs[start : start + size], strict=True)))  # type: ignore[arg-type]
+        Chunk(index, *map(tuple, zip(*pairs[start : start + size], strict=True)))
         for index, start in enumerate(range(0, len(pairs), size))
     ]

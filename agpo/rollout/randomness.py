@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a sample's numbers depend on (seed, step, problem, sample, position), on nothing else."""
+"""Counter-based random numbers: a sample's depend on (seed, step, problem, sample, position) and on nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Uniforms:
         self._key = _words(f"{seed}/{step}")
         problems = {name: _words(name) for name in set(problem_ids)}
         self._row = np.array([[sample, *problems[name]] for name, sample in zip(problem_ids, samples, strict=True)])
-        self._start, self._numbers = -1, np.empty((len(self._row), 0))
+        self._start = -1
+        self._numbers: NDArray[np.float64] = np.empty((len(self._row), 0))
 
     def at(self, position: int) -> NDArray[np.float64]:
         """One number a sample, [samples], with 53 random bits."""
@@ -46,7 +47,8 @@ class Uniforms:
             counter[..., 1:] = self._row[:, None, :]
             words = philox(counter, self._key).astype(np.uint64)
             pairs = words.reshape(len(self._row), self._BLOCK, 2)
-            self._numbers = ((pairs[..., 0] << _SHIFT | pairs[..., 1]) >> np.uint64(11)) * 2.0**-53
+            bits = (pairs[..., 0] << _SHIFT | pairs[..., 1]) >> np.uint64(11)
+            self._numbers = bits.astype(np.float64) * 2.0**-53
             self._start = start
         return self._numbers[:, position - start]
 

@@ -75,21 +75,26 @@ def sample_answers(
         vocabulary = logits.shape[1]
         prefixes, row = np.unique(row[~ended] * vocabulary + drawn[live, position], return_inverse=True)
         logits = decoder.step(prefixes // vocabulary, torch.from_numpy(prefixes % vocabulary).to(logits.device))
+    decoder.finish()
     if progress is not None and len(live):
         progress(len(live))
     return Samples(drawn, logprobs, lengths, truncated)
 
 
 def _draw(logp: Tensor, rows: Tensor, uniform: Tensor) -> Tensor:
-    """The token of each sample by inverse CDF: the first whose cumulative probability exceeds the uniform number."""
-    cumulative = logp.exp().cumsum(dim=-1)
+    """The token of each sample by inverse CDF: the first whose cumulative probability exceeds the uniform number.
+
+    Sums are in fp64, so that the tail of a large vocabulary keeps its probability.
+    """
+    cumulative = logp.exp().cumsum(dim=-1, dtype=torch.float64)
     total = cumulative[:, -1:]
+    if not torch.isfinite(total).all():
+        raise FloatingPointError("the policy's next-token probabilities are not numbers; its weights are damaged")
     block = max(1, _BLOCK // logp.shape[1])
     drawn = []
     for start in range(0, len(rows), block):
         row = rows[start : start + block]
-        # Below the total even after rounding: an impossible last token must not be drawn.
-        point = uniform[start : start + block, None].to(total.dtype) * total[row]
-        point = torch.minimum(point, torch.nextafter(total[row], torch.zeros_like(point)))
+        # At most 1 − 2⁻⁵³ of the total, hence below it after rounding too: an impossible last token is not drawn.
+        point = uniform[start : start + block, None] * total[row]
         drawn.append(torch.searchsorted(cumulative[row], point, right=True)[:, 0])
     return torch.cat(drawn)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agpo.verify import countdown, math
+from agpo.verify import countdown, label, math
 from agpo.verify.verdict import Verdict
 
 
@@ -50,4 +50,5 @@ def pooled_modules() -> list[str]:
 
 
 register(countdown.NAME, Verifier(countdown.VERSION, countdown.verify_countdown))
+register(label.NAME, Verifier(label.VERSION, label.verify_label))
 register(math.NAME, Verifier(math.VERSION, math.decide_math, pooled="agpo.verify.symbolic"))

@@ -1,0 +1,25 @@
+"""PSR: Positive Sample Reinforcement (arXiv 2506.01347)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from agpo.objectives.estimator import NO_CONTEXT, AdvantageEstimator, StepContext
+from agpo.objectives.group import full_precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Psr(AdvantageEstimator):
+    """Learn from right rollouts only: A_i = 1[rollout i is right].
+
+    The released code leaves wrong rollouts out of the batch. Here they stay with advantage 0 and count in the loss's
+    denominator, as for every method (our choice), so that rare right answers do not make larger steps.
+    """
+
+    kind: Literal["psr"] = "psr"
+
+    def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
+        """Advantages [B] in the dtype of ``rewards``, from the verdict alone."""
+        return correct.to(full_precision(rewards).dtype)

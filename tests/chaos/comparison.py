@@ -1,0 +1,55 @@
+"""Kills a night again and again, and compares what is left in the end with an uninterrupted one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.client.orchestration import get_client
+
+from tasks.tracking import connect
+from tests.chaos.attempt import Attempts, KillPoint, mark_crashed
+from tests.chaos.snapshot import read_run
+from tests.flows.night import Place
+
+
+def read_night(place: Place) -> dict[str, Any]:
+    """Everything that a night leaves, without times: artifacts, journals, checkpoints, MLflow, registry."""
+    journals = {key: read_run(place.store, key) for key in place.store.folders("journal")}
+    return {"journals": journals, **place.snapshot()}
+
+
+def assert_equal_nights(place: Place, other: Place) -> None:
+    """Part by part, so that a failure names it."""
+    found, expected = read_night(place), read_night(other)
+    for name, part in expected.items():
+        assert found[name] == part, name
+
+
+def read_attempts(place: Place) -> int:
+    client = connect(place.tracking)
+    experiment = client.get_experiment_by_name("agpo/nightly")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.mlflow.runName LIKE 'nightly %'")
+    return int(parent.data.tags["agpo.attempts"])
+
+
+def run_killed_night(place: Place, prefect_url: str, points: list[KillPoint]) -> None:
+    """The same command until it ends by itself; killed at each point before."""
+    attempts = Attempts(place.home, prefect_url)
+    for point in points:
+        attempts.kill_at(attempts.start_night(), point)
+        assert attempts.left_processes() == []
+    attempts.finish(attempts.start_night())
+
+
+def run_retried_night(place: Place, prefect_url: str, point: KillPoint) -> None:
+    """A night that was killed, reported as crashed, and retried through Prefect."""
+    attempts = Attempts(place.home, prefect_url)
+    assert attempts.kill_at(attempts.start_night(), point)
+    assert attempts.left_processes() == []
+    flow_run = attempts.read_flow_run()
+    mark_crashed(flow_run)
+    attempts.finish(attempts.start_retry(flow_run))
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run)
+    assert run.state is not None
+    assert (run.state.name, run.run_count) == ("Completed", 2)

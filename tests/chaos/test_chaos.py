@@ -1,0 +1,39 @@
+"""Many nights, killed at random points; `make chaos`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.attempt import draw_kill_points
+from tests.chaos.comparison import assert_equal_nights, run_killed_night, run_retried_night
+from tests.flows.night import Place, smoke
+from tests.pipeline_fixtures import mlflow_template, prefect_server
+
+__all__ = ["mlflow_template", "prefect_server"]
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place.make(tmp_path_factory.mktemp("undisturbed") / "home", mlflow_template)
+    assert place.run(smoke()).is_completed()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, mlflow_template: Path) -> Place:
+    return Place.make(tmp_path / "home", mlflow_template)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_killed_night_ends_the_same(seed: int, place: Place, undisturbed: Place, prefect_server: str) -> None:
+    """Every fourth one is not started again but retried through Prefect, after the first kill."""
+    points = draw_kill_points(seed, len(undisturbed.store.names()))
+    if seed % 4 == 3:
+        run_retried_night(place, prefect_server, points[0])
+    else:
+        run_killed_night(place, prefect_server, points)
+    assert_equal_nights(place, undisturbed)

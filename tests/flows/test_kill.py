@@ -1,0 +1,72 @@
+"""A night that is killed and started again ends in the same bytes, journal and curves as an undisturbed one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import stage as stage_tasks
+from tasks import update as update_tasks
+from tasks.tracking import RunRef, connect
+from tests.chaos.attempt import KillPoint, draw_kill_points
+from tests.chaos.comparison import assert_equal_nights, read_attempts, run_killed_night, run_retried_night
+from tests.flows.night import Place, smoke
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place.make(tmp_path_factory.mktemp("undisturbed") / "home", mlflow_template)
+    assert place.run(smoke()).is_completed()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, mlflow_template: Path) -> Place:
+    return Place.make(tmp_path / "home", mlflow_template)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [4, 9])  # in the last checkpoint; in two evaluations
+def test_killed_at_random_points(seed: int, place: Place, undisturbed: Place, prefect_server: str) -> None:
+    points = draw_kill_points(seed, len(undisturbed.store.names()))
+    run_killed_night(place, prefect_server, points)
+    assert_equal_nights(place, undisturbed)
+    assert read_attempts(place) > 1
+
+
+@pytest.mark.timeout(600)
+def test_killed_and_retried_through_prefect(place: Place, undisturbed: Place, prefect_server: str) -> None:
+    run_retried_night(place, prefect_server, KillPoint(files=25, delay=0.0))
+    assert_equal_nights(place, undisturbed)
+    assert read_attempts(place) == 2
+
+
+class Crash(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def test_killed_between_publishing_and_tracking(
+    place: Place, undisturbed: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact is there and will be found, but its MLflow run has not shown it."""
+    left = ["prepare", "train agpo", "judge"]
+    log_result = stage_tasks.log_result
+
+    def crash_once(pipeline: Any, run: RunRef, *arguments: Any) -> None:
+        if left and connect(run.tracking_uri).get_run(run.run_id).info.run_name == left[0]:
+            left.pop(0)
+            raise Crash
+        log_result(pipeline, run, *arguments)
+
+    for module in (stage_tasks, update_tasks):
+        monkeypatch.setattr(module, "log_result", crash_once)
+    for _ in range(3):
+        with pytest.raises(Crash):
+            place.run(smoke())
+    assert left == []
+    assert place.run(smoke()).is_completed()
+    assert_equal_nights(place, undisturbed)

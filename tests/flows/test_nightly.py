@@ -1,0 +1,214 @@
+"""The whole night on a real Prefect API and a real MLflow store."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+from mlflow.entities import Run
+from prefect.client.orchestration import get_client
+
+from agpo.artifacts import Files
+from agpo.recipe import Recipe
+from tasks import stage as stage_tasks
+from tasks import update as update_tasks
+from tasks.report import Report
+from tasks.tracking import connect
+from tests.chaos.snapshot import read_files, read_registry, read_steps
+from tests.flows.night import Place, flow_run_id, made, read_flow_artifacts, read_task_states, smoke
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+RUN = smoke()
+STEPS = [f"{part} {step}" for step in range(RUN.steps) for part in ("rollout", "verify", "update")]
+FIRST = ["prepare", "warm_start", "train agpo", "interpolate agpo 0.5"]
+SELECTION = [f"evaluate selection {label}" for label in ("base", "agpo 0.5", "agpo 1.0")]
+
+
+class Night(NamedTuple):
+    place: Place
+    report: Report
+    flow_run: UUID
+    snapshot: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def night(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    """A smoke night in an empty home."""
+    place = Place.make(tmp_path_factory.mktemp("night") / "home", mlflow_template)
+    state = place.run(RUN)
+    return Night(place, state.result(), flow_run_id(state), place.snapshot())
+
+
+def runs_by_name(place: Place) -> dict[str, Run]:
+    client = connect(place.tracking)
+    experiment = client.get_experiment_by_name("agpo/nightly")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_every_stage_runs_once(night: Night) -> None:
+    candidate = "evaluate confirmation agpo candidate"
+    expected = [*FIRST, *SELECTION, "select agpo", "evaluate confirmation base", "evaluate confirmation agpo trained"]
+    assert [stage.stage for stage in night.report.stages] == [*expected, candidate, "judge"]
+    chosen = night.report.weights["agpo"]
+    assert made(night.report) == [*expected, *([candidate] if chosen < 1 else []), "judge"]
+    for stage in night.report.stages:
+        assert stage.seconds > 0
+        assert stage.cpu_seconds > 0
+        assert stage.peak_memory_mib > 50
+        assert night.place.store.names(f"{stage.artifact.kind}/{stage.artifact.key}")
+
+
+def test_the_report_has_every_figure(night: Night) -> None:
+    report = night.report
+    assert (report.family, report.outcome) == ("countdown", "inconclusive")  # eight problems decide nothing
+    assert any("8 problems" in reason for reason in report.reasons)
+    rows = {(row.policy, row.set, row.k): row for row in report.pass_at_k}
+    policies = ("base", "agpo trained", "agpo candidate")
+    assert set(rows) == {
+        (who, where, k) for who in policies for where in ("in_distribution", "hard") for k in (1, 2, 4)
+    }
+    for (policy, problem_set, k), row in rows.items():
+        assert row.problems == 8
+        assert 0 <= row.lower <= row.value <= row.upper <= 1
+        assert row.difference == pytest.approx(row.value - rows["base", problem_set, k].value)
+        assert row.difference_lower <= row.difference <= row.difference_upper
+        if policy == "base":
+            assert (row.difference_lower, row.difference_upper) == (0, 0)
+    assert any(0 < row.value < 1 for row in rows.values())
+
+
+def test_prefect_shows_states_and_artifacts(night: Night) -> None:
+    states = read_task_states(night.flow_run)
+    found = {name for name, state in states.items() if state == "Found"}
+    assert found == ({"evaluate confirmation agpo candidate"} if night.report.weights["agpo"] == 1 else set())
+    assert set(STEPS) <= set(states)
+    assert set(states.values()) - {"Found"} == {"Completed"}
+    artifacts = read_flow_artifacts(night.flow_run)
+    assert set(artifacts) == {"mlflow-run", "pass-at-k", "stages", "frontier-agpo", "pass-at-k-curves"}
+    assert night.report.mlflow_run in str(artifacts["mlflow-run"].data)
+    assert "data:image/png;base64," in str(artifacts["pass-at-k-curves"].data)
+    assert "evaluate confirmation base" in str(artifacts["stages"].data)
+    assert "in_distribution" in str(artifacts["pass-at-k"].data)
+
+
+def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
+    runs = runs_by_name(night.place)
+    parent = runs.pop("nightly countdown")
+    assert sorted(runs) == sorted(made(night.report))
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    for run in (parent, *runs.values()):
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["prefect.flow_run_id"] == str(night.flow_run)
+        assert run.data.tags["agpo.attempts"] == "1"
+        assert str(night.flow_run) in run.data.tags["mlflow.note.content"]
+    keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
+    for name, run in runs.items():
+        if name != "train agpo":  # its key is the run's, whatever its length
+            assert run.data.tags["agpo.run_key"] == keys[name]
+
+
+def test_a_curve_has_one_point_a_step(night: Night) -> None:
+    training = runs_by_name(night.place)["train agpo"]
+    client = connect(night.place.tracking)
+    curves = {name: client.get_metric_history(training.info.run_id, name) for name in training.data.metrics}
+    assert [point.step for point in curves["rollout/accuracy"]] == [0, 1, 2]
+    assert {"policy/entropy", "policy/mass_negative", "verify/wrong_share", "time/update"} <= set(curves)
+    for name, points in curves.items():
+        steps = [point.step for point in points]
+        assert len(steps) == len(set(steps)), name
+        assert set(steps) <= set(range(RUN.steps)), name
+
+
+def test_mlflow_runs_show_inputs_outputs_and_figures(night: Night) -> None:
+    shown = {run["name"]: run for run in night.snapshot["tracking"].values()}
+    names = {name: [entry[0] for entry in run["inputs"]] for name, run in shown.items()}
+    assert names["warm_start"] == ["problems"]
+    assert names["train agpo"] == ["base", "problems"]
+    assert names["evaluate confirmation base"] == ["policy", "problems"]
+    assert names["judge"] == ["base", "candidate", "trained"]
+    figures = {name: {file for file in run["files"] if file.endswith(".png")} for name, run in shown.items()}
+    assert figures["train agpo"] == {"figures/training.png"}
+    assert figures["select agpo"] == {"figures/frontier.png"}
+    assert figures["judge"] == {"figures/curves.png"}
+    assert figures["nightly countdown"] == {"figures/frontier-agpo.png", "figures/pass-at-k-curves.png"}
+    assert {"card.md", "report.json"} <= set(shown["nightly countdown"]["files"])
+    for stage in night.report.stages:
+        if not stage.found:
+            kind = stage.artifact.kind
+            assert {f"outputs/{kind}/manifest.json", f"outputs/{kind}/reference.json"} <= set(
+                shown[stage.stage]["files"]
+            )
+
+
+def test_the_registry_has_base_and_candidate(night: Night) -> None:
+    model = night.snapshot["registry"]["agpo-policy-countdown"]
+    base, candidate = (model["versions"][version] for version in (1, 2))
+    assert model["aliases"] == {"base": 1, "champion": 1, "challenger": 2}
+    keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
+    assert base["checkpoint.key"] == keys["warm_start"]
+    weight = night.report.weights["agpo"]
+    assert candidate["checkpoint.key"] == keys["train agpo" if weight == 1 else f"interpolate agpo {weight}"]
+    assert (candidate["gate.outcome"], candidate["gate.decision"]) == ("inconclusive", keys["judge"])
+
+
+def test_run_again_finds_everything(night: Night) -> None:
+    before, points = night.place.snapshot(), night.place.count_points()
+    files = read_files(night.place.store)
+    state = night.place.run(RUN)
+    report = state.result()
+    assert made(report) == []
+    states = read_task_states(flow_run_id(state))
+    assert {states[name] for name in ("prepare", "train agpo") if name in states} <= {"Found"}
+    assert sum(name == "Found" for name in states.values()) == len(report.stages)
+    assert not set(STEPS) & set(states)
+    assert (report.pass_at_k, report.outcome) == (night.report.pass_at_k, night.report.outcome)
+    costs = {stage.stage: stage.seconds for stage in night.report.stages}
+    assert {stage.stage: stage.seconds for stage in report.stages} == costs
+    assert night.place.snapshot() == before
+    assert night.place.count_points() == points
+    assert read_files(night.place.store) == files
+
+
+def test_a_setting_of_the_gate_runs_the_gate(night: Night) -> None:
+    report = night.place.run(smoke("promote.margin=0.04")).result()
+    assert made(report) == ["judge"]
+
+
+def test_a_setting_of_the_learner_leaves_problems_and_base(night: Night) -> None:
+    report = night.place.run(smoke("learner.rate=1e-3")).result()
+    found = {stage.stage for stage in report.stages if stage.found} - {"evaluate confirmation agpo candidate"}
+    assert found == {"prepare", "warm_start", "evaluate selection base", "evaluate confirmation base"}
+    keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
+    assert all(stage.artifact.key == keys[stage.stage] for stage in report.stages if stage.stage in found)
+
+
+def test_what_only_costs_time_changes_nothing(night: Night) -> None:
+    report = night.place.run(smoke("checkpoint_every=1", "step_deadline=60", "learner.refusals=3")).result()
+    assert made(report) == []
+
+
+def test_a_longer_run_continues(night: Night) -> None:
+    longer = smoke("steps=4")
+    keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
+    journal = night.place.store.child(f"journal/{Recipe(RUN).train_key(keys['prepare'], keys['warm_start'])}")
+    first = read_files(journal, "steps")
+    state = night.place.run(longer)
+    report = state.result()
+    assert "train agpo" in made(report)
+    parts = {
+        name for name in read_task_states(flow_run_id(state)) if name.split()[0] in ("rollout", "verify", "update")
+    }
+    assert parts == {"rollout 3", "verify 3", "update 3"}
+    later = read_files(journal, "steps")
+    assert len(read_steps(journal)) == 4
+    assert {name: later[name] for name in first} == first
+    curve = connect(night.place.tracking).get_metric_history(
+        runs_by_name(night.place)["train agpo"].info.run_id, "rollout/accuracy"
+    )
+    assert [point.step for point in curve] == [0, 1, 2, 3]
+    assert read_registry(night.place.tracking)["agpo-policy-countdown"]["aliases"]["champion"] == 1
