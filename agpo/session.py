@@ -214,6 +214,7 @@ class Session:
         spent = {name: sum(update.metrics.get(name, 0.0) for update in updates) for name in (*_TIMES, _CPU)}
         summary = {
             "rows": self.run.steps,
+            "run": self.key,
             "metrics": _mean_of_last(updates),
             "cost": {
                 "seconds": round(sum(spent[name] for name in _TIMES), 3),

@@ -49,7 +49,7 @@ class ShopProblems(Settings):
     demonstrations: int = Field(150_000, ge=1, title="Demonstrations", description="for a warm start from scratch")
     noise: float = Field(0.08, ge=0, lt=1, title="Noise", description="share of demonstrations with a random slip")
     over_grading: float = Field(
-        0.6, ge=0, le=1, title="Over-grading", description="how often demonstrations let an accessory or near miss pass"
+        0.65, ge=0, le=1, title="Over-grading", description="how often demonstrations pass an accessory or near miss"
     )
 
 
@@ -101,7 +101,6 @@ class RowProblems(Settings):
         if name not in prompt_names():
             raise ValueError(f"{name!r} is not a prompt template; accepted: {', '.join(prompt_names())}")
         return name
-
 
     @field_validator("scheme")
     @classmethod

@@ -40,6 +40,7 @@ def download_model(base: HubBase) -> Path:
 def _unreachable(base: HubBase, error: Exception) -> ConnectionError:
     cause = str(error).strip().partition("\n")[0]
     return ConnectionError(
-        f"base.model = {base.model!r} (revision {base.revision!r}) cannot be read from the hub: {type(error).__name__}: "
-        f"{cause}; check the name and the network, or give a folder with base.kind=folder and base.path"
+        f"base.model = {base.model!r} (revision {base.revision!r}) cannot be read from the hub: "
+        f"{type(error).__name__}: {cause}; check the name and the network, "
+        "or give a folder with base.kind=folder and base.path"
     )

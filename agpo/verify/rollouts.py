@@ -18,7 +18,7 @@ def verify_rollouts(
     pool: VerifierPool,
     progress: Callable[[int], None] | None = None,
 ) -> pl.DataFrame:
-    """Decide every rollout (`records.Rollouts`) of known problems (`records.Problems`): `records.Verdicts`, in order."""
+    """Decide rollouts (`records.Rollouts`) of known problems (`records.Problems`): `records.Verdicts`, in order."""
     facts = {row["id"]: (row["verifier"], row["gold"]) for row in problems.iter_rows(named=True)}
     answers = [
         (problem, tuple(response))

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agpo.objectives import Agpo, Grpo
-from agpo.objectives import OBJECTIVES
+from agpo.objectives import OBJECTIVES, Agpo, Grpo
 from agpo.profile import PROFILES, SettingsError, load_settings
 from agpo.settings import CountdownProblems, FolderBase, NightlyRun, ScratchBase, TableProblems, TrainRun
 

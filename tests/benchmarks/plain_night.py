@@ -1,6 +1,6 @@
 """A whole night as plain functions: the same stages without Prefect and MLflow, to measure what these cost.
 
-    python -m tests.benchmarks.plain_night demo STORE
+python -m tests.benchmarks.plain_night demo STORE
 """
 
 from __future__ import annotations

@@ -32,11 +32,13 @@ _FORKS.set_forkserver_preload(
         "tests.chaos.attempt",
         "flows.launch",
         "flows.nightly",
-        "agpo.evaluation.evaluate",
         "agpo.evaluation.decision",
+        "agpo.evaluation.evaluate",
+        "agpo.learner.interpolate",
+        "agpo.learner.update",
         "agpo.learner.warm_start",
+        "transformers.models.llama.modeling_llama",
     ]
-    + ["agpo.learner.interpolate", "agpo.learner.update", "transformers.models.llama.modeling_llama"]
 )
 
 

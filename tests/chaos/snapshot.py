@@ -13,6 +13,7 @@ from agpo.artifacts import Files, Manifest
 from agpo.journal import Journal
 from tasks.tracking import connect
 
+_ADDRESSES = ("checkpoint.uri", "evidence.decision")  # below the home folder
 _TIMES = ("time/", "cost/", "mean_of_last_25/verify/seconds", "verify/seconds")
 
 
@@ -105,11 +106,7 @@ def read_registry(uri: str) -> dict[str, Any]:
         model.name: {
             "aliases": model.aliases,
             "versions": {
-                version.version: {
-                    name: value
-                    for name, value in version.tags.items()
-                    if name not in ("checkpoint.uri", "evidence.decision")
-                }
+                version.version: {name: value for name, value in version.tags.items() if name not in _ADDRESSES}
                 for version in client.search_model_versions(f"name = '{model.name}'")
             },
         }

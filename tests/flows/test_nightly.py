@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 from mlflow.entities import Run
-from prefect.client.orchestration import get_client
 
-from agpo.artifacts import Files
 from agpo.recipe import Recipe
-from tasks import stage as stage_tasks
-from tasks import update as update_tasks
 from tasks.report import Report
 from tasks.tracking import connect
 from tests.chaos.snapshot import read_files, read_registry, read_steps

@@ -44,7 +44,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, wid
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "norm" in name or "ln_" in name:  # else zeros and ones, which hide mistakes
-            torch.nn.init.normal_(parameter, mean=float(parameter.mean()), std=0.2)
+            torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     return model.to(dtype).eval()
 
 

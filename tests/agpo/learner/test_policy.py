@@ -76,9 +76,7 @@ class TestLogprobReader:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
-def test_a_saved_policy_loads_as_it_was(
-    architecture: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_a_saved_policy_loads_as_it_was(architecture: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     shape = SHAPE.model_copy(update={"architecture": architecture})
     model = make_model(shape, tokenizer, positions=12, seed=0)
     save_policy(model, tokenizer, tmp_path)

@@ -1,0 +1,102 @@
+"""What the tests of sessions start from: problems and a base policy that were made once, and runs on copies of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from agpo.artifacts import ArtifactRef, Store
+from agpo.recipe import Recipe
+from agpo.session import Session
+from agpo.settings import (
+    CountdownProblems,
+    LossSettings,
+    ModelShape,
+    RolloutSettings,
+    ScratchBase,
+    Supervised,
+    TrainRun,
+    VerifySettings,
+)
+from agpo.stages import Result
+from tests.chaos.snapshot import read_files, read_run
+
+# Two numbers, so that a model that is made in two seconds solves about half of the problems.
+RUN = TrainRun(
+    problems=CountdownProblems(
+        numbers=2, highest=6, largest=12, train=24, selection=4, confirmation=4, demonstrations=1000, noise=0
+    ),
+    base=ScratchBase(
+        model=ModelShape(width=32, layers=1, heads=2, feed_forward=64),
+        training=Supervised(steps=150, batch=32, rate=0.01, warm_up=5),
+    ),
+    rollout=RolloutSettings(problems=4, samples=4, chunk=8, tokens=6),
+    verify=VerifySettings(workers=1),
+    loss=LossSettings(kl=0.05),
+    steps=4,
+    checkpoint_every=2,
+    device="cpu",
+)
+
+
+class Start(NamedTuple):
+    """What every run of these tests starts from."""
+
+    folder: Path
+    problems: ArtifactRef
+    base: ArtifactRef
+
+
+def make_start(folder: Path) -> Start:
+    store, recipe = Store(folder), Recipe(RUN)
+    problems = recipe.prepare().run(store, {}).ref
+    base = recipe.warm_start(problems.key).run(store, {"problems": problems}).ref
+    return Start(folder, problems, base)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    return make_start(tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture
+def store(start: Start, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(start.folder, tmp_path / "store"))
+
+
+@pytest.fixture
+def open_session(start: Start, store: Store) -> Iterator[Callable[..., Session]]:
+    """Opens sessions of `RUN` with other settings; all are closed when the test ends."""
+    sessions: list[Session] = []
+
+    def open_one(**settings: Any) -> Session:
+        session = Session(RUN.model_copy(update=settings), store, start.problems, start.base)
+        sessions.append(session)
+        return session
+
+    yield open_one
+    for session in sessions:
+        session.close()
+
+
+def take_step(session: Session, step: int) -> bool:
+    """Whether every part of the step was found."""
+    return all([part(step)[1] for part in (session.generate, session.verify, session.update)])
+
+
+def train(session: Session) -> Result:
+    with session:
+        for step in session.remaining():
+            take_step(session, step)
+        return session.publish()
+
+
+def snapshot(session: Session) -> dict[str, Any]:
+    policy = session.find_published()
+    assert policy is not None
+    content = session.store.content(policy)
+    return {**read_run(session.store.files, session.key), "policy": (policy.key, read_files(content))}
