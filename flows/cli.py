@@ -139,7 +139,7 @@ def doctor() -> None:
 def verify(
     source: Annotated[Path, typer.Argument(metavar="IN", help="JSONL or Parquet: id, response, gold.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL or Parquet: a verdict per row, in order.")],
-    kind: Annotated[str, typer.Option(help="The verifier: math or countdown.")],
+    kind: Annotated[str, typer.Option(help="The verifier: math, countdown or label.")],
     timeout: Annotated[float, typer.Option(min=0.01, help="CPU seconds per answer.")] = 5.0,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
 ) -> None:

@@ -40,7 +40,7 @@ def show_rollouts(run: str, wrong: bool, limit: int) -> None:
     answers = list(islice(read_answers(journal, wrong), limit))
     if not answers:
         raise ValueError(f"{journal.files.uri} has no {'wrong' if wrong else 'verified'} answer")
-    table = Table("Step", "Problem", "Verdict", "Reason", "Log-prob\nper token", "Text", box=None, pad_edge=False)
+    table = Table("Step", "Problem", "Verdict", "Reason", "Log-prob/token", "Text", box=None, pad_edge=False)
     for answer, text in zip(answers, _decode(store, journal, answers), strict=True):
         verdict = Text(answer.verdict, style=_STYLES[answer.verdict])
         columns = (str(answer.step), answer.problem, verdict, answer.reason, f"{answer.logprob:.3f}")

@@ -109,7 +109,7 @@ class Learner:
                 losses = losses - self.loss.entropy * entropy
             total = (losses * weights[micro].to(losses.device, losses.dtype)[owner]).sum()
             if not torch.isfinite(total):
-                return f"loss is {float(total)}"
+                return f"loss is {total.item()}"
             total.backward()  # type: ignore[no-untyped-call]
             clipped = self.loss.policy.clipped(logprobs.detach(), before, advantages, owner)
             sums.add(batch, micro, before, entropy.detach(), divergence.detach(), clipped)

@@ -11,7 +11,7 @@ from agpo.problems.pair import Pair
 from agpo.problems.prompt import render_prompt
 from agpo.problems.reader import SourceRow
 from agpo.problems.split import assign_splits
-from agpo.problems.table import CheckedRows, _BadField, _read_text
+from agpo.problems.table import CheckedRows, BadField, read_text
 from agpo.records import Demonstrations, Pairs, Problems
 from agpo.relevance import Scheme, find_scheme, write_gold
 from agpo.settings import FieldMap, PairFields, RowProblems
@@ -33,7 +33,7 @@ def read_pairs(rows: Iterable[SourceRow], settings: RowProblems) -> Iterator[Sou
         content = row.content
         try:
             value = _read_pair(row.value, settings.pair, scheme)
-        except _BadField as bad:
+        except BadField as bad:
             yield SourceRow(row.source, row.number, None, content, bad.reason, bad.detail)
         else:
             yield SourceRow(row.source, row.number, value, content)
@@ -47,24 +47,24 @@ def _read_pair(value: Any, fields: PairFields, scheme: Scheme) -> dict[str, str]
     written = _read_line(value, fields.label, "label")
     label = scheme.read(written)
     if label is None:
-        raise _BadField("unknown label", f"field {fields.label} is {written[:80]!r}; accepted: {scheme.accepted}")
+        raise BadField("unknown label", f"field {fields.label} is {written[:80]!r}; accepted: {scheme.accepted}")
     pair = Pair(query, title, attributes)
-    name = _read_text(value, fields.id) if fields.id else pair.id
+    name = read_text(value, fields.id) if fields.id else pair.id
     return {"question": pair.render(), "gold": write_gold(scheme, label), "id": name}
 
 
 def _read_line(value: Any, path: str, what: str) -> str:
-    text = " ".join(_read_text(value, path).split())
+    text = " ".join(read_text(value, path).split())
     if not text:
-        raise _BadField(f"empty {what}", f"field {path} is blank")
+        raise BadField(f"empty {what}", f"field {path} is blank")
     return text
 
 
 def _read_optional_line(value: Any, path: str) -> str:
     """An attribute's text; empty where the row does not have it."""
     try:
-        return " ".join(_read_text(value, path).split())
-    except _BadField as bad:
+        return " ".join(read_text(value, path).split())
+    except BadField as bad:
         if bad.reason == "missing field":
             return ""
         raise

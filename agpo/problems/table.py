@@ -145,7 +145,7 @@ def _explain(details: pl.DataFrame, reasons: dict[str, tuple[pl.Expr, pl.Expr]])
     return details.with_columns(reason=first(0), detail=first(1))
 
 
-class _BadField(Exception):
+class BadField(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, escape_surrogates(detail)
@@ -157,10 +157,10 @@ def _map_fields(row: SourceRow, settings: RowProblems) -> tuple[str | None, ...]
         return row.reason, row.detail, None, None, None, None
     fields: FieldMap = settings.fields
     try:
-        question, answer = _read_text(row.value, fields.question), _read_text(row.value, fields.gold)
+        question, answer = read_text(row.value, fields.question), read_text(row.value, fields.gold)
         gold = extract_gold(answer, settings.gold_format)
-        name = _read_text(row.value, fields.id) if fields.id else _digest_row(question, gold)
-    except _BadField as bad:
+        name = read_text(row.value, fields.id) if fields.id else _digest_row(question, gold)
+    except BadField as bad:
         return bad.reason, bad.detail, None, None, None, None
     return None, None, name, question, gold, answer
 
@@ -169,22 +169,22 @@ def _digest_row(question: str, gold: str) -> str:
     return hashlib.sha256(f"{question}\n{gold}".encode()).hexdigest()[:20]
 
 
-def _read_text(value: Any, path: str) -> str:
+def read_text(value: Any, path: str) -> str:
     """The text or number at a path, as text without surrounding blanks."""
     try:
         found = _follow(value, path)
     except (LookupError, TypeError, ValueError):
         has = f", which has {', '.join(map(str, value))}"[:200] if isinstance(value, dict) else ""
-        raise _BadField("missing field", f"field {path} is not in the row{has}") from None
+        raise BadField("missing field", f"field {path} is not in the row{has}") from None
     if found is None:
-        raise _BadField("missing field", f"field {path} is null")
+        raise BadField("missing field", f"field {path} is null")
     infinite = isinstance(found, float) and not math.isfinite(found)
     if infinite or isinstance(found, bool) or not isinstance(found, (str, int, float, Decimal)):
         kind = type(found).__name__
-        raise _BadField("wrong type", f"field {path} is {str(found)[:80]} ({kind}); accepted: text or a number")
+        raise BadField("wrong type", f"field {path} is {str(found)[:80]} ({kind}); accepted: text or a number")
     text = str(found).strip()
     if escape_surrogates(text) != text:
-        raise _BadField("non-UTF-8 text", f"field {path} holds half of a surrogate pair")
+        raise BadField("non-UTF-8 text", f"field {path} holds half of a surrogate pair")
     return text
 
 

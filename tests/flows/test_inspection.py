@@ -44,8 +44,8 @@ def show(
     def run(beginning: str, wrong: bool = False, limit: int = 100) -> list[str]:
         show_rollouts(beginning, wrong, limit)
         head, *lines = capsys.readouterr().out.splitlines()
-        assert [word for word in head.split() if word != "Log-prob"] == ["Step", "Problem", "Verdict", "Reason", "Text"]
-        return [line for line in lines[1:] if line[:1].isdigit()]
+        assert head.split() == ["Step", "Problem", "Verdict", "Reason", "Log-prob/token", "Text"]
+        return [line.rstrip() for line in lines]
 
     return run
 

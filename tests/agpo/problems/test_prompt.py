@@ -55,7 +55,7 @@ def test_questions_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["nonsense-v1", "../prompt", "plain-v1.txt", ""])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"prompts: math-boxed-v1, plain-v1; chat templates: chatml-v1"):
+    with pytest.raises(ValueError, match=r"prompts: math-boxed-v1, plain-v1, .*; chat templates: chatml-v1"):
         template_digest(name)
 
 
