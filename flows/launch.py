@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from agpo.settings import TrainRun
 from flows.servers import how_to_open, prefect_server
+from flows.sources import check_sources
 from tasks.location import STORE_VARIABLE, home
 from tasks.report import Report
 from tasks.summary import table_of_policies, table_of_stages
@@ -41,11 +43,17 @@ def run_flow(
     prefect_port: int | None = None,
     mlflow_port: int | None = None,
 ) -> Report:
-    """Run a flow and print its report. Whatever the gate decides, this returns normally."""
+    """Run a flow and print its report. Whatever the gate decides, this returns normally; a failed flow exits with 1."""
+    check_sources(settings)
     if store:
         os.environ[STORE_VARIABLE] = store if "://" in store else str(Path(store).absolute())
     with prefect_server(home(), prefect_port, mlflow_port), _library_logs():
-        report: Report = _find(flow)(settings)
+        state = _find(flow)(settings, return_state=True)
+    if not state.is_completed():  # the log has the traceback
+        message = f"{flow} {state.name.lower()}: {state.message}\nThe same command goes on from what is stored."
+        Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False, style="bold red")
+        raise typer.Exit(1)
+    report: Report = state.result()
     print_report(report)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,12 +86,11 @@ def print_report(report: Report) -> None:
     console.print(f"MLflow run: {report.mlflow_run}", markup=False, soft_wrap=True)
 
 
-def _find(flow: str) -> Callable[[Any], Report]:
+def _find(flow: str) -> Any:
     """Each flow's module is imported only when it runs."""
     from importlib import import_module
 
-    found: Callable[[Any], Report] = getattr(import_module(f"flows.{flow}"), flow)
-    return found
+    return getattr(import_module(f"flows.{flow}"), flow)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from prefect import flow
 
 from agpo.settings import NightlyRun
 from flows.evaluate import choose_candidate, confirm
+from flows.labels import label_objectives
 from flows.promote import gate
 from flows.train import train_policy
 from tasks.pipeline import open_pipeline
@@ -25,10 +26,10 @@ def nightly(run: NightlyRun = NightlyRun()) -> Report:
         base = warm_start(pipeline, problems)
         trained = train_policy(pipeline, problems, base, run.objective.kind)
         gate(pipeline, problems, base, trained)
-        for objective in run.compare:
+        for label, objective in list(label_objectives(run).items())[1:]:
             other = pipeline.with_recipe(pipeline.recipe.with_objective(objective))
-            rival = train_policy(other, problems, base, objective.kind)
-            candidate = choose_candidate(other, problems, base, rival, objective.kind)
-            confirm(other, problems, {"trained": rival, "candidate": candidate}, objective.kind)
+            rival = train_policy(other, problems, base, label)
+            candidate = choose_candidate(other, problems, base, rival, label)
+            confirm(other, problems, {"trained": rival, "candidate": candidate}, label)
         report: Report = summarize(pipeline)
         return report

@@ -10,11 +10,13 @@ from rich.console import Group
 from rich.pretty import Pretty
 from rich.table import Table
 
-from agpo.artifacts import Files, Store
+from agpo.artifacts import Store
 from agpo.evaluation.selection import Choice
 from agpo.recipe import Recipe
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import TRAIN, StageRun
+from flows.labels import label_objectives
+from flows.sources import check_sources
 from tasks.location import STORE_VARIABLE, store_address
 
 
@@ -26,69 +28,90 @@ class Planned(NamedTuple):
 
 def plan_table(flow: str, settings: TrainRun, *, store: str | None = None) -> Group:
     """The settings of a flow, then its stages in order."""
+    check_sources(settings)
     if store:
         os.environ[STORE_VARIABLE] = store
     table = Table("Stage", "State", "Key", title=f"{flow} in {store_address()}", title_justify="left", box=None)
     for planned in plan_run(flow, settings, Store(store_address())):
-        colour = "green" if planned.state == "found" else "yellow"
+        colour = "green" if planned.state.startswith("found") else "yellow"
         table.add_row(planned.stage, f"[{colour}]{planned.state}[/]", planned.key[:12])
     return Group(Pretty(settings.model_dump(mode="json"), expand_all=True), "", table)
 
 
 def plan_run(flow: str, run: TrainRun, store: Store) -> Iterator[Planned]:
-    """Each stage of a flow with its state: found, to run, or for training how far the journal reaches."""
+    """Each stage of a flow, named as in the report of its end, with its state: found, to run, or how far it is."""
     recipe = Recipe(run)
     prepare = recipe.prepare()
     yield _look_up("prepare", prepare, store)
-    warm_start = recipe.warm_start(prepare.key)
-    yield _look_up("warm_start", warm_start, store)
-    yield from _plan_policy(flow, recipe, prepare.key, warm_start.key, store)
-    if isinstance(run, NightlyRun) and flow == "nightly":
-        for objective in run.compare:
-            yield from _plan_policy(flow, recipe.with_objective(objective), prepare.key, warm_start.key, store)
-
-
-def _plan_policy(flow: str, recipe: Recipe, problems: str, base: str, store: Store) -> Iterator[Planned]:
-    label = recipe.run.objective.kind
-    trained = recipe.trained_key(problems, base)
-    yield Planned(f"train {label}", _training_state(recipe, problems, base, trained, store), trained)
-    if flow == "train":
+    base = recipe.warm_start(prepare.key)
+    yield _look_up("warm_start", base, store)
+    if not isinstance(run, NightlyRun):
+        yield _plan_training(recipe, run.objective.kind, prepare.key, base.key, store)
         return
-    policies = {}
-    for weight in recipe.night.interpolate.weights:
-        between = recipe.interpolate(base, trained, weight)
-        policies[weight] = trained if weight == 1 else between.key
-        if weight != 1:
-            yield _look_up(f"interpolate {label} {weight}", between, store)
-    counts = {"base": recipe.evaluate(base, problems, "selection")}
-    counts |= {f"weight_{weight}": recipe.evaluate(key, problems, "selection") for weight, key in policies.items()}
-    for name, stage_run in counts.items():
-        yield _look_up(f"evaluate selection {name}", stage_run, store)
-    select = recipe.select({name: stage_run.key for name, stage_run in counts.items()})
-    yield _look_up(f"select {label}", select, store)
-    chosen = {"base": base, "trained": trained}
-    found = select.find(store)
-    if found is not None:
-        choice = Choice.model_validate_json((store.fetch(found.ref) / "choice.json").read_text())
-        chosen["candidate"] = policies[choice.weight]
-    for role, key in chosen.items():
-        yield _look_up(f"evaluate confirmation {role}", recipe.evaluate(key, problems, "confirmation"), store)
-    if found is None:
-        yield Planned("evaluate confirmation candidate", "after selection", "")
+    first, *others = label_objectives(run).items()
+    yield from _plan_policy(recipe, first[0], prepare.key, base.key, store, judged=flow != "evaluate")
+    for label, objective in others if flow == "nightly" else ():
+        other = recipe.with_objective(objective)
+        for planned in _plan_policy(other, label, prepare.key, base.key, store, judged=False):
+            if not planned.stage.endswith(" base"):  # the base is evaluated once
+                yield planned
+
+
+def _plan_policy(
+    recipe: Recipe, label: str, problems: str, base: str, store: Store, *, judged: bool
+) -> Iterator[Planned]:
+    """Train, choose the candidate, count what it solves, and judge it."""
+    yield _plan_training(recipe, label, problems, base, store)
+    trained, candidate = recipe.trained_key(problems, base), None
+    weights = recipe.night.interpolate.weights
+    if weights == (1.0,):
+        candidate = trained
+    else:
+        policies = {weight: recipe.interpolate(base, trained, weight) for weight in weights if weight != 1}
+        for weight, stage_run in policies.items():
+            yield _look_up(f"interpolate {label} {weight}", stage_run, store)
+        keys = {weight: policies[weight].key if weight in policies else trained for weight in weights}
+        counts = {"base": recipe.evaluate(base, problems, "selection")}
+        yield _look_up("evaluate selection base", counts["base"], store)
+        for weight, key in keys.items():
+            counts[f"weight_{weight}"] = recipe.evaluate(key, problems, "selection")
+            yield _look_up(f"evaluate selection {label} {weight}", counts[f"weight_{weight}"], store)
+        select = recipe.select({name: stage_run.key for name, stage_run in counts.items()})
+        yield _look_up(f"select {label}", select, store)
+        found = select.find(store)
+        if found is not None:
+            choice = Choice.model_validate_json((store.fetch(found.ref) / "choice.json").read_text())
+            candidate = keys[choice.weight]
+    confirmed = {}
+    for role, policy in {"base": base, "trained": trained, "candidate": candidate}.items():
+        name = f"evaluate confirmation {role if role == 'base' else f'{label} {role}'}"
+        if policy is None:
+            yield Planned(name, "to run, after selection", "")
+        else:
+            confirmed[role] = recipe.evaluate(policy, problems, "confirmation")
+            yield _look_up(name, confirmed[role], store)
+    if judged:
+        yield _plan_judgement(recipe, {role: stage_run.key for role, stage_run in confirmed.items()}, store)
+
+
+def _plan_judgement(recipe: Recipe, counts: dict[str, str], store: Store) -> Planned:
+    """The registry, which is not asked here, says whether there is a champion besides the base."""
+    if "candidate" not in counts:
+        return Planned("judge", "to run, after selection", "")
+    judge = recipe.judge(counts)
+    state = "found" if judge.find(store) else "to run"
+    return Planned("judge", f"{state}, with the base as champion", judge.key)
+
+
+def _plan_training(recipe: Recipe, label: str, problems: str, base: str, store: Store) -> Planned:
+    key, steps = recipe.trained_key(problems, base), recipe.run.steps
+    if store.find(TRAIN.kind, key):
+        return Planned(f"train {label}", "found", key)
+    journal = store.files.names(f"journal/{recipe.train_key(problems, base)}/steps")
+    done = min(steps, sum(name.endswith("/update.json") for name in journal))
+    return Planned(f"train {label}", f"to run, {f'{done} of ' if done else ''}{steps} steps", key)
 
 
 def _look_up(name: str, stage_run: StageRun, store: Store) -> Planned:
     state = "found" if store.find(stage_run.stage.kind, stage_run.key) else "to run"
     return Planned(name, state, stage_run.key)
-
-
-def _training_state(recipe: Recipe, problems: str, base: str, trained: str, store: Store) -> str:
-    if store.find(TRAIN.kind, trained):
-        return "found"
-    journal = store.files.child(f"journal/{recipe.train_key(problems, base)}")
-    done = _finished_steps(journal)
-    return f"{done} of {recipe.run.steps} steps journalled" if done else f"to run, {recipe.run.steps} steps"
-
-
-def _finished_steps(journal: Files) -> int:
-    return sum(name.endswith("/update.json") for name in journal.names("steps"))

@@ -64,7 +64,7 @@ def run_stage(pipeline: Pipeline, name: str, stage_run: StageRun, inputs: Mappin
             result = result or stage_run.run(pipeline.store, inputs, pipeline.producer(run))
             log_result(pipeline, run, result, inputs)
     assert result is not None
-    pipeline.results[name] = result
+    pipeline.results.setdefault(name, result)  # a stage that is needed twice was made by its first call
     return result
 
 

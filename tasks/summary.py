@@ -14,7 +14,7 @@ def summarize(pipeline: Pipeline) -> Report:
     show_link(pipeline.parent)
     show_table(table_of_policies(report), "pass-at-k", "pass@k on the confirmation split, difference to the base")
     show_table(table_of_stages(report), "stages", "What each stage cost; a found stage shows what it cost when made")
-    pictures = {f"frontier-{label}": file for label, file in frontier_files(pipeline).items()}
+    pictures = {f"frontier-{_hyphenate(label)}": file for label, file in frontier_files(pipeline).items()}
     folder = decision_folder(pipeline)
     if folder is not None:
         pictures["pass-at-k-curves"] = folder / "curves.png"
@@ -28,6 +28,11 @@ def summarize(pipeline: Pipeline) -> Report:
         {f"eval/{row.policy}/{row.set}/pass_at_{row.k}": row.value for row in report.pass_at_k},
     )
     return report
+
+
+def _hyphenate(label: str) -> str:
+    """A label as Prefect takes it in the key of an artifact."""
+    return label.replace("_", "-").replace(" ", "-")
 
 
 def table_of_policies(report: Report) -> list[dict[str, str]]:

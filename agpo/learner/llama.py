@@ -2,7 +2,7 @@
 
 They compute what a layer of `transformers` does in fewer passes over memory: a norm's weight is folded into the
 projections behind it, and nothing is kept that the backward pass can cheaply make again. Where a model is so small that
-matrix products do not dominate, a training step takes a fifth less time.
+matrix products do not dominate, a training step takes a quarter less time.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class LlamaBody:
         length = ids.shape[1]
         cos, sin = self.body.rotary_emb(hidden, position_ids=torch.arange(length)[None])
         half = cos.shape[-1] // 2  # the other half repeats it
-        cos, sin = cos[0, :, None, None, :half], sin[0, :, None, None, :half]
+        turns = torch.complex(cos, sin)[0, :, None, None, :half].contiguous()
         mask = hidden.new_full((length, length), -torch.inf).triu(1)
         last = self.body.layers[-1]
         for layer in self.body.layers:
             norm, attention = layer.input_layernorm, layer.self_attn
             projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
             weights = [norm.weight, *(projection.weight for projection in projections)]
-            hidden = _attend(hidden, *weights, cos, sin, mask, self.heads, norm.variance_epsilon)
+            hidden = _attend(hidden, *weights, turns, mask, self.heads, norm.variance_epsilon)
             hidden = hidden[chosen] if layer is last else hidden
             norm, mlp = layer.post_attention_layernorm, layer.mlp
             weights = [norm.weight, mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight]
@@ -62,7 +62,9 @@ class LlamaBody:
 class _Attention(torch.autograd.Function):
     """hidden + causal attention of the normalised hidden states [rows, length, width], with rotary positions.
 
-    ``cos`` and ``sin``: [length, 1, 1, head width / 2]. ``mask``: [length, length], added to the scores.
+    ``turns``: cos + i sin of the positions' angles, [length, 1, 1, head width / 2]. ``mask``: [length, length], added
+    to the scores. Rotary positions turn the pairs (j, j + head width / 2) of a head; in here pairs are neighbours, so
+    that a turn is one complex product. Queries and keys are reordered alike, which leaves their products as they are.
     """
 
     @staticmethod
@@ -74,8 +76,7 @@ class _Attention(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         out: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        turns: Tensor,
         mask: Tensor,
         heads: int,
         epsilon: float,
@@ -83,20 +84,22 @@ class _Attention(torch.autograd.Function):
         rows, length, width = hidden.shape
         inputs = hidden.reshape(-1, width)
         normed, scale = _normalise(inputs, epsilon)
-        projected = (normed @ (torch.cat((query, key, value)) * norm).T).view(rows, length, 3, heads, -1)
-        _rotate(projected[:, :, :2], cos, sin)
+        weight = torch.cat((_pair(query, heads), _pair(key, heads), value))
+        projected = (normed @ (weight * norm).T).view(rows, length, 3, heads, -1)
+        _turn(projected[:, :, :2], turns)
         q, k, v = _by_head(projected)
         p = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5).softmax(-1)
         mixed = _by_token(torch.bmm(p, v)[None], rows)
-        ctx.save_for_backward(norm, query, key, value, out, cos, sin, normed, scale, q, k, v, p, mixed)
+        ctx.save_for_backward(norm, weight, out, turns, normed, scale, q, k, v, p, mixed)
         return torch.addmm(inputs, mixed, out.T).view(rows, length, width)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        norm, query, key, value, out, cos, sin, normed, scale, q, k, v, p, mixed = ctx.saved_tensors
+        norm, weight, out, turns, normed, scale, q, k, v, p, mixed = ctx.saved_tensors
         rows, length, width = grads[0].shape
-        shape = (rows, length, -1, len(q) // rows, q.shape[-1])  # tokens by part and head
+        heads = len(q) // rows
+        shape = (rows, length, -1, heads, q.shape[-1])  # tokens by part and head
         grad = grads[0].reshape(-1, width)
         grad_out = grad.T @ mixed
         grad_mixed = _by_head((grad @ out).view(shape))[0]
@@ -104,11 +107,15 @@ class _Attention(torch.autograd.Function):
         grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(q.shape[-1] ** -0.5)
         parts = (grad_scores @ k, grad_scores.transpose(1, 2) @ q, p.transpose(1, 2) @ grad_mixed)
         grad_projected = _by_token(torch.stack(parts), rows)
-        _rotate(grad_projected.view(shape)[:, :, :2], cos, -sin)
-        folded = torch.cat((query, key, value))
-        grad_norm, grad_folded = _unfold(grad_projected.T @ normed, folded, norm)
-        grad_hidden = _normalise_backward(grad_projected @ (folded * norm), normed, scale).add_(grad)
-        return grad_hidden.view_as(grads[0]), grad_norm, *grad_folded.chunk(3), grad_out, *(None,) * 5
+        _turn(grad_projected.view(shape)[:, :, :2], turns.conj_physical())
+        grad_norm, grad_weight = _unfold(grad_projected.T @ normed, weight, norm)
+        grad_query, grad_key, grad_value = grad_weight.chunk(3)
+        grad_hidden = _normalise_backward(grad_projected @ (weight * norm), normed, scale).add_(grad)
+        return (
+            *(grad_hidden.view_as(grads[0]), grad_norm),
+            *(_unpair(grad_query, heads), _unpair(grad_key, heads), grad_value, grad_out),
+            *(None,) * 4,
+        )
 
 
 class _Mlp(torch.autograd.Function):
@@ -129,12 +136,10 @@ class _Mlp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         norm, gate, up, down, normed, scale, gated, upped = ctx.saved_tensors
         grad = grads[0].reshape(-1, grads[0].shape[-1])
-        sigmoid = gated.sigmoid()
-        silu = gated * sigmoid
+        silu = torch.nn.functional.silu(gated)
         grad_down = grad.T @ (silu * upped)
         grad_product = grad @ down
-        slope = torch.addcmul(sigmoid, silu, sigmoid, value=-1).add_(silu)  # of silu at g: s + g s (1 − s)
-        grad_gated = slope.mul_(upped).mul_(grad_product)
+        grad_gated = torch.ops.aten.silu_backward(grad_product * upped, gated)
         grad_upped = grad_product.mul_(silu)
         norm_by_gate, grad_gate = _unfold(grad_gated.T @ normed, gate, norm)
         norm_by_up, grad_up = _unfold(grad_upped.T @ normed, up, norm)
@@ -165,12 +170,18 @@ def _unfold(grad: Tensor, weight: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]
     return (grad * weight).sum(0), grad * norm
 
 
-def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotary position embedding [rows, length, …, head width] in place; with −sin its transpose."""
-    low, high = heads.chunk(2, dim=-1)
-    rotated = (low * cos).addcmul_(high, sin, value=-1)
-    high.mul_(cos).addcmul_(low, sin)
-    low.copy_(rotated)
+def _turn(heads: Tensor, turns: Tensor) -> None:
+    """Rotary position embedding, in place, of paired heads [rows, length, …, head width]; undone by the conjugate."""
+    torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2)).mul_(turns)
+
+
+def _pair(weight: Tensor, heads: int) -> Tensor:
+    """Rows of a query or key weight so that what is turned together is next to each other."""
+    return weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape_as(weight)
+
+
+def _unpair(weight: Tensor, heads: int) -> Tensor:
+    return weight.view(heads, -1, 2, weight.shape[1]).transpose(1, 2).reshape_as(weight)
 
 
 def _by_head(tokens: Tensor) -> Tensor:

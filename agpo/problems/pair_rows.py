@@ -11,7 +11,7 @@ from agpo.problems.pair import Pair
 from agpo.problems.prompt import render_prompt
 from agpo.problems.reader import SourceRow
 from agpo.problems.split import assign_splits
-from agpo.problems.table import CheckedRows, BadField, read_text
+from agpo.problems.table import BadField, CheckedRows, read_text
 from agpo.records import Demonstrations, Pairs, Problems
 from agpo.relevance import Scheme, find_scheme, write_gold
 from agpo.settings import FieldMap, PairFields, RowProblems

@@ -3,8 +3,7 @@ from __future__ import annotations
 import random
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import polars as pl
 import pytest
 
 from agpo.artifacts import Store
-from agpo.artifacts import local as local_files
 from agpo.journal import Journal
 from agpo.learner.update import Learner, Outcome
 from agpo.rollout import LocalEngine
@@ -21,6 +19,7 @@ from agpo.settings import LossSettings
 from agpo.verify import VerifierPool
 from agpo.verify import rollouts as verification
 from tests.agpo.session_start import RUN, Start, open_session, snapshot, start, store, take_step, train
+from tests.chaos.crash import Crash, crash_after
 from tests.chaos.snapshot import count_rows, read_files
 
 __all__ = ["open_session", "start", "store"]
@@ -132,31 +131,6 @@ def test_a_run_works_on_an_object_store(start: Start, undisturbed: dict[str, Any
     assert snapshot(session) == undisturbed
 
 
-class Crash(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-@contextmanager
-def crash_before_write(number: int) -> Iterator[list[str]]:
-    """Let ``number`` durable writes pass and crash before the next; yields their names."""
-    passed: list[str] = []
-
-    def guard(write: Callable[..., Any], position: int) -> Callable[..., Any]:
-        def guarded(*arguments: Any, **options: Any) -> Any:
-            if "lease" not in Path(arguments[position]).parts:
-                if len(passed) == number:
-                    raise Crash
-                passed.append(Path(arguments[position]).name)
-            return write(*arguments, **options)
-
-        return guarded
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, position in (("write_file", 0), ("create_file", 0), ("copy_file", 1)):
-            patch.setattr(local_files, name, guard(getattr(local_files, name), position))
-        yield passed
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_crashes_again_and_again_ends_the_same(
     seed: int, open_session: Callable[..., Session], undisturbed: dict[str, Any]
@@ -166,7 +140,7 @@ def test_a_run_that_crashes_again_and_again_ends_the_same(
     while True:
         session = open_session()
         try:
-            with crash_before_write(draw.randint(1, 12)) as passed:
+            with crash_after(draw.randint(1, 12), mlflow=False) as passed:
                 train(session)
             break
         except Crash:

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 
 from agpo.artifacts import Files
-from tasks.tracking import connect
+from tests.chaos.snapshot import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENDED = 20.0  # seconds until no process is left behind
@@ -102,10 +102,8 @@ class Attempts:
 
     def read_flow_run(self) -> UUID:
         """The newest Prefect flow run of the night, as its MLflow run names it."""
-        client = connect(f"sqlite:///{self.home / 'mlflow.db'}")
-        experiment = client.get_experiment_by_name("agpo/nightly")
-        (parent,) = client.search_runs([experiment.experiment_id], "tags.mlflow.runName LIKE 'nightly %'")
-        return UUID(parent.data.tags["prefect.flow_run_id"])
+        night = read_runs(f"sqlite:///{self.home / 'mlflow.db'}", "agpo/nightly")["nightly countdown"]
+        return UUID(night.data.tags["prefect.flow_run_id"])
 
 
 def wait_for_end(home: Path, seconds: float) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from prefect.client.orchestration import get_client
 
-from tasks.tracking import connect
 from tests.chaos.attempt import Attempts, KillPoint, mark_crashed
-from tests.chaos.snapshot import read_run
-from tests.flows.night import Place
+from tests.chaos.crash import Crash, crash_after
+from tests.chaos.snapshot import read_run, read_runs
+from tests.flows.night import Place, smoke
 
 
 def read_night(place: Place) -> dict[str, Any]:
@@ -26,10 +27,8 @@ def assert_equal_nights(place: Place, other: Place) -> None:
 
 
 def read_attempts(place: Place) -> int:
-    client = connect(place.tracking)
-    experiment = client.get_experiment_by_name("agpo/nightly")
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.mlflow.runName LIKE 'nightly %'")
-    return int(parent.data.tags["agpo.attempts"])
+    night = read_runs(place.tracking, "agpo/nightly")["nightly countdown"]
+    return int(night.data.tags["agpo.attempts"])
 
 
 def run_killed_night(place: Place, prefect_url: str, points: list[KillPoint]) -> None:
@@ -53,3 +52,18 @@ def run_retried_night(place: Place, prefect_url: str, point: KillPoint) -> None:
         run = client.read_flow_run(flow_run)
     assert run.state is not None
     assert (run.state.name, run.run_count) == ("Completed", 2)
+
+
+def run_crashing_night(place: Place, seed: int) -> int:
+    """A night in this process that crashes before a random write, again and again; how often it did.
+
+    Each attempt gets some writes further, to the store or to MLflow; a night has about 400 of them.
+    """
+    draw, crashes = random.Random(seed), 0
+    while True:
+        try:
+            with crash_after(draw.randint(10, 150)):
+                assert place.run(smoke()).is_completed()
+            return crashes
+        except Crash:
+            crashes += 1

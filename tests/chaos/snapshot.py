@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from agpo.artifacts import Files, Manifest
 from agpo.journal import Journal
@@ -67,12 +68,22 @@ def count_rows(steps: list[dict[str, Any]]) -> pl.DataFrame:
     )
 
 
+def read_runs(uri: str, experiment: str) -> dict[str, Run]:
+    """The newest MLflow run of each name."""
+    client = connect(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"])
+    return {run.info.run_name: run for run in runs}
+
+
 def read_tracking(uri: str) -> dict[str, dict[str, Any]]:
     """Every MLflow run by the key of what it tracks: status, curves and figures, parameters, inputs and files."""
     client = connect(uri)
     found = {}
     for experiment in client.search_experiments(filter_string="name LIKE 'agpo/%'"):
         for run in client.search_runs([experiment.experiment_id]):
+            assert run.inputs is not None
             names = sorted(name for name in run.data.metrics if not is_time(name))
             found[f"{experiment.name} {run.data.tags['agpo.run_key']}"] = {
                 "name": run.info.run_name,

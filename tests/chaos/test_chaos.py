@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.attempt import draw_kill_points
-from tests.chaos.comparison import assert_equal_nights, run_killed_night, run_retried_night
+from tests.chaos.comparison import assert_equal_nights, run_crashing_night, run_killed_night, run_retried_night
 from tests.flows.night import Place, smoke
 from tests.pipeline_fixtures import mlflow_template, prefect_server
 
@@ -36,4 +36,10 @@ def test_a_killed_night_ends_the_same(seed: int, place: Place, undisturbed: Plac
         run_retried_night(place, prefect_server, points[0])
     else:
         run_killed_night(place, prefect_server, points)
+    assert_equal_nights(place, undisturbed)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_night_that_crashes_again_and_again_ends_the_same(seed: int, place: Place, undisturbed: Place) -> None:
+    assert run_crashing_night(place, seed) > 1
     assert_equal_nights(place, undisturbed)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -22,12 +23,12 @@ from prefect.client.schemas.objects import Artifact, State
 
 from agpo.artifacts import Files
 from agpo.profile import load_settings
-from agpo.settings import NightlyRun
+from agpo.settings import NightlyRun, TrainRun
 from flows.nightly import nightly
 from tasks.report import Report
 from tests.chaos.snapshot import read_artifacts, read_registry, read_tracking
 
-_RECORDED = 60.0  # seconds until Prefect has recorded a task run
+_RECORDED = 60.0  # seconds until Prefect has recorded a task run; it does so in order, a moment after it ended
 
 
 def smoke(*sets: str) -> NightlyRun:
@@ -54,11 +55,11 @@ class Place:
     def store(self) -> Files:
         return Files(self.home / "store")
 
-    def run(self, run: NightlyRun) -> State[Report]:
-        """The final state of a nightly flow run."""
+    def run(self, run: TrainRun, flow: Flow[..., Report] = nightly) -> State[Report]:
+        """The final state of a flow run."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AGPO_HOME", str(self.home))
-            state: State[Report] = nightly(run, return_state=True)
+            state: State[Report] = flow(run, return_state=True)  # type: ignore[assignment]
             return state
 
     def snapshot(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def flow_run_id(state: State[Any]) -> UUID:
 
 
 def read_task_states(flow_run: UUID) -> dict[str, str]:
-    """The name of each task run's final state. Prefect records task runs in order, a moment after they end."""
+    """The name of each task run's final state, once the last one is recorded."""
     of_the_run = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run]))
     end = time.monotonic() + _RECORDED
     with get_client(sync_client=True) as client:

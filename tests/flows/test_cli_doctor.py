@@ -55,6 +55,7 @@ def test_versions_cpu_and_disk_are_found(home: Path) -> None:
 
 
 def test_servers_that_are_not_named_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)  # another test's server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     findings = examined()
     assert "not set" in findings["Prefect server"].found
@@ -73,6 +74,7 @@ def test_a_server_is_asked_for_its_health(monkeypatch: pytest.MonkeyPatch, serve
 
 
 def test_a_server_that_does_not_answer_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)  # another test's server
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     finding = examined()["Prefect server"]
     assert not finding.good

@@ -11,7 +11,14 @@ from tasks import stage as stage_tasks
 from tasks import update as update_tasks
 from tasks.tracking import RunRef, connect
 from tests.chaos.attempt import KillPoint, draw_kill_points
-from tests.chaos.comparison import assert_equal_nights, read_attempts, run_killed_night, run_retried_night
+from tests.chaos.comparison import (
+    assert_equal_nights,
+    read_attempts,
+    run_crashing_night,
+    run_killed_night,
+    run_retried_night,
+)
+from tests.chaos.crash import Crash
 from tests.flows.night import Place, smoke
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -30,7 +37,7 @@ def place(tmp_path: Path, mlflow_template: Path) -> Place:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [4, 9])  # in the last checkpoint; in two evaluations
+@pytest.mark.parametrize("seed", [5, 9])  # in a step and later stages; in two evaluations
 def test_killed_at_random_points(seed: int, place: Place, undisturbed: Place, prefect_server: str) -> None:
     points = draw_kill_points(seed, len(undisturbed.store.names()))
     run_killed_night(place, prefect_server, points)
@@ -45,8 +52,11 @@ def test_killed_and_retried_through_prefect(place: Place, undisturbed: Place, pr
     assert read_attempts(place) == 2
 
 
-class Crash(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
+@pytest.mark.parametrize("seed", range(2))
+def test_crashed_again_and_again(seed: int, place: Place, undisturbed: Place) -> None:
+    crashes = run_crashing_night(place, seed)
+    assert_equal_nights(place, undisturbed)
+    assert read_attempts(place) == crashes + 1 > 2
 
 
 def test_killed_between_publishing_and_tracking(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from mlflow.entities import Run
+from typer.testing import CliRunner
 
+from agpo.artifacts import Store
+from agpo.evaluation import Decision
+from agpo.objectives import Agpo
+from agpo.objectives.w_reinforce import WReinforce
 from agpo.recipe import Recipe
+from flows.cli import app
+from flows.plan import plan_run
 from tasks.report import Report
 from tasks.tracking import connect
-from tests.chaos.snapshot import read_files, read_registry, read_steps
+from tests.chaos.snapshot import read_files, read_registry, read_runs, read_steps
 from tests.flows.night import Place, flow_run_id, made, read_flow_artifacts, read_task_states, smoke
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -35,13 +43,8 @@ def night(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.T
     """A smoke night in an empty home."""
     place = Place.make(tmp_path_factory.mktemp("night") / "home", mlflow_template)
     state = place.run(RUN)
+    shutil.copytree(place.home, place.home.with_name("untouched"))
     return Night(place, state.result(), flow_run_id(state), place.snapshot())
-
-
-def runs_by_name(place: Place) -> dict[str, Run]:
-    client = connect(place.tracking)
-    experiment = client.get_experiment_by_name("agpo/nightly")
-    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
 
 
 def test_every_stage_runs_once(night: Night) -> None:
@@ -91,7 +94,7 @@ def test_prefect_shows_states_and_artifacts(night: Night) -> None:
 
 
 def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
-    runs = runs_by_name(night.place)
+    runs = read_runs(night.place.tracking, "agpo/nightly")
     parent = runs.pop("nightly countdown")
     assert sorted(runs) == sorted(made(night.report))
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
@@ -107,7 +110,7 @@ def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
 
 
 def test_a_curve_has_one_point_a_step(night: Night) -> None:
-    training = runs_by_name(night.place)["train agpo"]
+    training = read_runs(night.place.tracking, "agpo/nightly")["train agpo"]
     client = connect(night.place.tracking)
     curves = {name: client.get_metric_history(training.info.run_id, name) for name in training.data.metrics}
     assert [point.step for point in curves["rollout/accuracy"]] == [0, 1, 2]
@@ -182,8 +185,8 @@ def test_a_setting_of_the_learner_leaves_problems_and_base(night: Night) -> None
 
 
 def test_what_only_costs_time_changes_nothing(night: Night) -> None:
-    report = night.place.run(smoke("checkpoint_every=1", "step_deadline=60", "learner.refusals=3")).result()
-    assert made(report) == []
+    other = smoke("checkpoint_every=1", "step_deadline=60", "learner.refusals=3", "verify.workers=2")
+    assert made(night.place.run(other).result()) == []
 
 
 def test_a_longer_run_continues(night: Night) -> None:
@@ -202,7 +205,66 @@ def test_a_longer_run_continues(night: Night) -> None:
     assert len(read_steps(journal)) == 4
     assert {name: later[name] for name in first} == first
     curve = connect(night.place.tracking).get_metric_history(
-        runs_by_name(night.place)["train agpo"].info.run_id, "rollout/accuracy"
+        read_runs(night.place.tracking, "agpo/nightly")["train agpo"].info.run_id, "rollout/accuracy"
     )
     assert [point.step for point in curve] == [0, 1, 2, 3]
     assert read_registry(night.place.tracking)["agpo-policy-countdown"]["aliases"]["champion"] == 1
+
+
+def test_the_plan_says_what_the_night_made(night: Night) -> None:
+    planned = list(plan_run("nightly", RUN, Store(night.place.store.uri)))
+    assert [(stage.stage, stage.key) for stage in planned] == [
+        (stage.stage, stage.artifact.key) for stage in night.report.stages
+    ]
+    assert {stage.state for stage in planned} == {"found", "found, with the base as champion"}
+
+
+@pytest.fixture
+def elsewhere(night: Night, tmp_path: Path) -> Place:
+    """A copy of the home as the night left it, to change what other nights would build on."""
+    return Place(Path(shutil.copytree(night.place.home.with_name("untouched"), tmp_path / "home")))
+
+
+def test_objectives_are_compared_beside(elsewhere: Place) -> None:
+    run = RUN.model_copy(update={"compare": (WReinforce(), Agpo(delta=0.5))})
+    planned = [stage.stage for stage in plan_run("nightly", run, Store(elsewhere.store.uri))]
+    state = elsewhere.run(run)
+    report = state.result()
+    assert [stage.stage for stage in report.stages] == planned
+    rivals = [stage for stage in report.stages if "w_reinforce" in stage.stage or "agpo 2" in stage.stage]
+    assert len(rivals) == 2 * 7
+    assert not [stage.stage for stage in report.stages if stage not in rivals and not stage.found]
+    assert set(report.weights) == {"agpo", "w_reinforce", "agpo 2"}
+    policies = {row.policy for row in report.pass_at_k}
+    assert {"base", "agpo candidate", "w_reinforce trained", "agpo 2 candidate"} <= policies
+    assert {"frontier-w-reinforce", "frontier-agpo-2"} <= set(read_flow_artifacts(flow_run_id(state)))
+    assert report.outcome == "inconclusive"  # the gate judges the night's own objective only
+
+
+@pytest.mark.parametrize(
+    ("outcome", "aliases"),
+    [
+        ("promote", {"base": 1, "champion": 2, "previous": 1}),
+        ("reject", {"base": 1, "champion": 1}),
+        ("inconclusive", {"base": 1, "champion": 1, "challenger": 2}),
+    ],
+)
+def test_every_outcome_of_the_gate_ends_well(
+    outcome: str, aliases: dict[str, int], elsewhere: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judgement = importlib.import_module("agpo.evaluation.decision")
+    decide = judgement.decide
+
+    def decide_so(*arguments: Any) -> Decision:
+        decision: Decision = decide(*arguments)
+        return decision.model_copy(update={"outcome": outcome})
+
+    monkeypatch.setattr(judgement, "decide", decide_so)
+    monkeypatch.setenv("AGPO_HOME", str(elsewhere.home))
+    command = ["run", "nightly", "--profile", "smoke", "--set", "promote.margin=0.03"]
+    for _ in range(2):  # a decision acts once
+        result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
+        assert result.exit_code == 0, result.output
+        assert f"Gate: {outcome}" in result.output
+        assert read_registry(elsewhere.tracking)["agpo-policy-countdown"]["aliases"] == aliases
+    assert " Completed " not in result.output

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agpo.learner.batch import Batch, cut_micro_batches, make_batch, pad_right, split_mini_batches
@@ -39,6 +39,7 @@ class TestMakeBatch:
         with pytest.raises(ValueError, match="2 of 3 rollouts have no verdict"):
             make_batch(rollouts, verdicts.head(1), Agpo(), True)
 
+    @settings(max_examples=40)
     @given(rows=ROWS, mask=st.booleans())
     def test_rows_that_may_not_teach_change_nothing_for_the_others(
         self, rows: list[tuple[str, str, bool]], mask: bool
@@ -62,6 +63,7 @@ class TestMakeBatch:
         assert len(batch_of([("a", "unverifiable", False), ("b", "wrong", True)])) == 0
 
 
+@settings(max_examples=40)
 @given(rows=ROWS, count=st.integers(1, 4), seed=st.integers(0, 9))
 def test_mini_batches_are_whole_groups_and_hold_every_row_once(
     rows: list[tuple[str, str, bool]], count: int, seed: int
@@ -80,6 +82,7 @@ def test_the_seed_decides_the_mini_batches() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
+@settings(max_examples=40)
 @given(rows=ROWS, tokens=st.integers(1, 60))
 def test_micro_batches_hold_every_row_once_within_the_token_budget(
     rows: list[tuple[str, str, bool]], tokens: int

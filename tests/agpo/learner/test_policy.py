@@ -5,24 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from agpo.learner.policy import LogprobReader, copy_policy, load_policy, make_model, save_policy, stop_ids
 from agpo.settings import ModelShape
-from tests.agpo.learner.models import VOCABULARY, dense_logprobs, random_rows, tiny_model
+from tests.agpo.learner.models import dense_logprobs, random_rows, tiny_model
 
 LENGTHS = [(3, 4), (1, 6), (5, 1), (2, 2)]
 SHAPE = ModelShape(width=16, layers=2, heads=2, feed_forward=24)
-
-
-@pytest.fixture
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = {word: index for index, word in enumerate(["<pad>", "<bos>", "<eos>", *map(str, range(VOCABULARY - 3))])}
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=Tokenizer(WordLevel(words)), pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
-    )
 
 
 class TestLogprobReader:
