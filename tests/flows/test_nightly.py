@@ -20,7 +20,7 @@ from flows.cli import app
 from flows.plan import plan_run
 from tasks.report import Report
 from tasks.tracking import connect
-from tests.chaos.snapshot import read_files, read_registry, read_runs, read_steps
+from tests.chaos.snapshot import read_files, read_registry, read_runs, read_steps, read_tracking
 from tests.flows.night import Place, flow_run_id, made, read_flow_artifacts, read_task_states, smoke
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -37,14 +37,20 @@ class Night(NamedTuple):
     flow_run: UUID
     snapshot: dict[str, Any]
 
+    @property
+    def untouched(self) -> Place:
+        """A copy of the home as the night left it."""
+        return Place(self.place.home.with_name("untouched"))
+
 
 @pytest.fixture(scope="module")
 def night(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """A smoke night in an empty home."""
     place = Place.make(tmp_path_factory.mktemp("night") / "home", mlflow_template)
     state = place.run(RUN)
-    shutil.copytree(place.home, place.home.with_name("untouched"))
-    return Night(place, state.result(), flow_run_id(state), place.snapshot())
+    night = Night(place, state.result(), flow_run_id(state), place.snapshot())
+    shutil.copytree(place.home, night.untouched.home)
+    return night
 
 
 def test_every_stage_runs_once(night: Night) -> None:
@@ -94,7 +100,7 @@ def test_prefect_shows_states_and_artifacts(night: Night) -> None:
 
 
 def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
-    runs = read_runs(night.place.tracking, "agpo/nightly")
+    runs = read_runs(night.untouched.tracking, "agpo/nightly")
     parent = runs.pop("nightly countdown")
     assert sorted(runs) == sorted(made(night.report))
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
@@ -110,8 +116,8 @@ def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
 
 
 def test_a_curve_has_one_point_a_step(night: Night) -> None:
-    training = read_runs(night.place.tracking, "agpo/nightly")["train agpo"]
-    client = connect(night.place.tracking)
+    training = read_runs(night.untouched.tracking, "agpo/nightly")["train agpo"]
+    client = connect(night.untouched.tracking)
     curves = {name: client.get_metric_history(training.info.run_id, name) for name in training.data.metrics}
     assert [point.step for point in curves["rollout/accuracy"]] == [0, 1, 2]
     assert {"policy/entropy", "policy/mass_negative", "verify/wrong_share", "time/update"} <= set(curves)
@@ -192,7 +198,8 @@ def test_what_only_costs_time_changes_nothing(night: Night) -> None:
 def test_a_longer_run_continues(night: Night) -> None:
     longer = smoke("steps=4")
     keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
-    journal = night.place.store.child(f"journal/{Recipe(RUN).train_key(keys['prepare'], keys['warm_start'])}")
+    key = Recipe(RUN).train_key(keys["prepare"], keys["warm_start"])
+    journal = night.place.store.child(f"journal/{key}")
     first = read_files(journal, "steps")
     state = night.place.run(longer)
     report = state.result()
@@ -204,10 +211,8 @@ def test_a_longer_run_continues(night: Night) -> None:
     later = read_files(journal, "steps")
     assert len(read_steps(journal)) == 4
     assert {name: later[name] for name in first} == first
-    curve = connect(night.place.tracking).get_metric_history(
-        read_runs(night.place.tracking, "agpo/nightly")["train agpo"].info.run_id, "rollout/accuracy"
-    )
-    assert [point.step for point in curve] == [0, 1, 2, 3]
+    curve = read_tracking(night.place.tracking)[f"agpo/nightly {key}"]["metrics"]["rollout/accuracy"]
+    assert [step for step, _ in curve] == [0, 1, 2, 3]
     assert read_registry(night.place.tracking)["agpo-policy-countdown"]["aliases"]["champion"] == 1
 
 
@@ -221,8 +226,8 @@ def test_the_plan_says_what_the_night_made(night: Night) -> None:
 
 @pytest.fixture
 def elsewhere(night: Night, tmp_path: Path) -> Place:
-    """A copy of the home as the night left it, to change what other nights would build on."""
-    return Place(Path(shutil.copytree(night.place.home.with_name("untouched"), tmp_path / "home")))
+    """A copy of its own, for a test that changes what other nights build on."""
+    return Place(Path(shutil.copytree(night.untouched.home, tmp_path / "home")))
 
 
 def test_objectives_are_compared_beside(elsewhere: Place) -> None:

@@ -129,7 +129,6 @@ def test_a_run_that_stops_itself_says_why(place: Place, monkeypatch: pytest.Monk
         assert state.is_failed()
         assert "2 updates in a row were refused (learner.refusals)" in (state.message or "")
         assert "step 1: loss is nan" in (state.message or "")
-    curve = connect(place.tracking).get_metric_history(
-        read_runs(place.tracking, "agpo/train")["train agpo"].info.run_id, "policy/refused"
-    )
+    training = read_runs(place.tracking, "agpo/train")["train agpo"]
+    curve = connect(place.tracking).get_metric_history(training.info.run_id, "policy/refused")
     assert [(point.step, point.value) for point in curve] == [(0, 1), (1, 1)]

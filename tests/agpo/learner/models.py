@@ -41,7 +41,7 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, wid
         shape = {**shape, "n_inner": shape.pop("intermediate_size")}
     config = AutoConfig.for_model(kind.partition("-")[0], **{**shape, **_SHAPES[kind]})
     torch.manual_seed(seed)
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         if name.endswith("bias") or "norm" in name or "ln_" in name:  # else zeros and ones, which hide mistakes
             torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)

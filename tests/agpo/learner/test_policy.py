@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from agpo.learner.policy import LogprobReader, copy_policy, load_policy, make_model, save_policy, stop_ids
@@ -13,6 +14,10 @@ from tests.agpo.learner.models import dense_logprobs, random_rows, tiny_model
 
 LENGTHS = [(3, 4), (1, 6), (5, 1), (2, 2)]
 SHAPE = ModelShape(width=16, layers=2, heads=2, feed_forward=24)
+
+
+def sum_of(parts: tuple[Tensor, Tensor]) -> Tensor:
+    return parts[0].sum() + parts[1].sum()
 
 
 class TestLogprobReader:
@@ -59,8 +64,8 @@ class TestLogprobReader:
         model = tiny_model(kind)
         ids, chosen = random_rows(LENGTHS)
         parameters = list(model.parameters())
-        found = torch.autograd.grad(sum(part.sum() for part in LogprobReader(model).read(ids, chosen, 1.0)), parameters)
-        expected = torch.autograd.grad(sum(part.sum() for part in dense_logprobs(model, ids, chosen, 1.0)), parameters)
+        found = torch.autograd.grad(sum_of(LogprobReader(model).read(ids, chosen, 1.0)), parameters)
+        expected = torch.autograd.grad(sum_of(dense_logprobs(model, ids, chosen, 1.0)), parameters)
         for gradient, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
 

@@ -66,10 +66,14 @@ def state(learner: Learner) -> list[bytes]:
 
 
 def reorder(batch: Batch, order: list[int]) -> Batch:
-    lists = {
-        name: [getattr(batch, name)[row] for row in order] for name in ("prompts", "responses", "sampled_logprobs")
-    }
-    return Batch(**lists, **{name: getattr(batch, name)[order] for name in ("groups", "correct", "advantages")})
+    return Batch(
+        prompts=[batch.prompts[row] for row in order],
+        responses=[batch.responses[row] for row in order],
+        sampled_logprobs=[batch.sampled_logprobs[row] for row in order],
+        groups=batch.groups[order],
+        correct=batch.correct[order],
+        advantages=batch.advantages[order],
+    )
 
 
 def whole_loss(model: Any, reference: Any, batch: Batch, rows: np.ndarray, old: Tensor | None) -> Tensor:
@@ -144,13 +148,13 @@ class TestGradient:
         assert_equal(gradients(learner_of(loss=WITH_ALL), batch), gradients(learner_of(loss=WITH_ALL), make()))
 
     def test_on_policy_is_the_general_path_with_old_log_probs_of_the_same_policy(self) -> None:
-        found = []
+        found: list[list[Tensor]] = []
         for general in (False, True):
             learner, batch = learner_of(loss=WITH_ALL), make()
             old = learner._read_old_logprobs(batch) if general else None
             assert learner._accumulate(batch, np.arange(len(batch)), old, _sums()) is None
             found.append([parameter.grad for parameter in learner.model.parameters()])
-        assert_equal(*found, tolerance=0)
+        assert_equal(found[0], found[1], tolerance=0)
 
 
 def _sums() -> Any:
@@ -168,12 +172,13 @@ def test_mini_batches_and_epochs_as_in_a_plain_implementation() -> None:
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05 * 2 / 4, betas=(0.9, 0.99), weight_decay=0.01)
     ids, taken = pad_right(batch, np.arange(len(batch)), "cpu")
-    old = dense_logprobs(model, ids, taken, TEMPERATURE)[0].detach().split(batch.response_tokens.tolist())
+    old = torch.split(dense_logprobs(model, ids, taken, TEMPERATURE)[0].detach(), batch.response_tokens.tolist())
     norms = []
     for epoch in range(3):
         for rows in split_mini_batches(batch, 2, (0, step, epoch)):
             optimizer.zero_grad()
-            whole_loss(model, reference, batch, rows, torch.cat([old[row] for row in rows])).backward()
+            loss = whole_loss(model, reference, batch, rows, torch.cat([old[row] for row in rows]))
+            loss.backward()  # type: ignore[no-untyped-call]
             norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
             optimizer.step()
     assert outcome.refused is None
@@ -309,7 +314,7 @@ def test_metrics_are_means_over_tokens() -> None:
     right = batch.correct.repeat_interleave(batch.response_tokens)
     drift = torch.tensor([value for row in batch.sampled_logprobs for value in row], dtype=torch.float64) - logprobs
     metrics = learner.update(batch, 0).metrics
-    for name, expected in {
+    expected: dict[str, Any] = {
         "policy/entropy": entropy.mean(),
         "policy/entropy_positive": entropy[right].mean(),
         "policy/entropy_negative": entropy[~right].mean(),
@@ -318,8 +323,9 @@ def test_metrics_are_means_over_tokens() -> None:
         "policy/sampler_mismatch_largest": drift.abs().max(),
         "policy/clip_low_share": 0.0,
         "policy/clip_high_share": 0.0,
-    }.items():
-        assert metrics[name] == pytest.approx(float(expected), rel=1e-10), name
+    }
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-10), name
 
 
 def test_a_kl_term_needs_a_reference() -> None:
