@@ -12,7 +12,7 @@ export TORCH
 
 SET_UP := PYTHON="$(PYTHON)" .ci/set-up $(VENV)
 
-.PHONY: help demo test lint bench chaos parity clean
+.PHONY: help demo test lint bench acknowledge chaos parity clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ $(VENV)-parity/installed: tests/parity/requirements.txt
 	@$(VENV)-parity/bin/python -m pip install -qq -r tests/parity/requirements.txt
 	@$(VENV)-parity/bin/python -m pip install -qq --no-deps verl==0.9.1
 	@touch $@
+
+acknowledge: ## record the stages' source: what changed makes the same as before, or its version was raised
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m tests.stage_sources
 
 clean: ## remove the environment and caches; results in .agpo stay
 	rm -rf $(VENV) $(VENV)-parity *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

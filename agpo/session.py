@@ -259,8 +259,6 @@ class Session:
         return live
 
     def _restore(self, step: int) -> _Live:
-        import torch
-
         from agpo.learner.optimizer import load_optimizer
         from agpo.learner.policy import load_policy, stop_ids
         from agpo.learner.update import Learner
@@ -288,10 +286,6 @@ class Session:
             )
             if step:
                 load_optimizer(model, learner.optimizer, folder / _OPTIMIZER)
-        for parameter in model.parameters():
-            # The learner zeroes gradients and never removes them, and AdamW moves by its momentum where one is zero:
-            # a step in which nothing has a gradient must do the same right after a restart.
-            parameter.grad = torch.zeros_like(parameter)
         verify = self.run.verify
         pool = VerifierPool(verify.workers, verify.timeout, verify.memory)
         _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rich.console import Group
 from rich.pretty import Pretty
 from rich.table import Table
+from rich.text import Text
 
 from agpo.artifacts import Store
 from agpo.evaluation.selection import Choice
@@ -31,11 +32,12 @@ def plan_table(flow: str, settings: TrainRun, *, store: str | None = None) -> Gr
     check_sources(settings)
     if store:
         os.environ[STORE_VARIABLE] = store
-    table = Table("Stage", "State", "Key", title=f"{flow} in {store_address()}", title_justify="left", box=None)
+    table = Table("Stage", "State", "Key", box=None, pad_edge=False)
     for planned in plan_run(flow, settings, Store(store_address())):
         colour = "green" if planned.state.startswith("found") else "yellow"
         table.add_row(planned.stage, f"[{colour}]{planned.state}[/]", planned.key[:12])
-    return Group(Pretty(settings.model_dump(mode="json"), expand_all=True), "", table)
+    title = Text(f"{flow} in {store_address()}\n", no_wrap=True, overflow="ignore")
+    return Group(Pretty(settings.model_dump(mode="json"), expand_all=True), "", title, table)
 
 
 def plan_run(flow: str, run: TrainRun, store: Store) -> Iterator[Planned]:

@@ -42,7 +42,7 @@ def test_a_flow_run_shows_link_table_and_pictures(
 
     @flow(persist_result=False)
     def page() -> None:
-        show_link(ref)
+        show_link(ref, key="page-link")  # a key that no flow of another test uses
         monkeypatch.delenv("AGPO_MLFLOW_UI")
         show_link(ref, key="mlflow-pointer")
         show_table([{"set": "hard", "pass@64": 0.97}], "summary", "Boundary")
@@ -50,7 +50,7 @@ def test_a_flow_run_shows_link_table_and_pictures(
         show_picture(large, "large", "Large")
 
     page()
-    assert "(http://127.0.0.1:5001/#/experiments/1/runs/r?workflowType=machine_learning)" in read_artifact("mlflow-run")
+    assert "(http://127.0.0.1:5001/#/experiments/1/runs/r?workflowType=machine_learning)" in read_artifact("page-link")
     assert "`sqlite:////x/mlflow.db#experiments/1/runs/r`" in read_artifact("mlflow-pointer")
     assert json.loads(read_artifact("summary")) == [{"set": "hard", "pass@64": 0.97}]
     assert read_embedded("small") == small.read_bytes()
