@@ -90,8 +90,10 @@ def log_result(pipeline: Pipeline, run: RunRef, result: Result, inputs: Mapping[
     """Show a stage's inputs, figures and output on its MLflow run."""
     for name, ref in inputs.items():
         log_dataset(run, ref, name, "input")
-    cost = {f"cost/{name}": value for name, value in result.summary["cost"].items()}
-    log_summary(run, {**result.summary["metrics"], **cost})
+    figures = result.summary["metrics"] | {f"cost/{name}": value for name, value in result.summary["cost"].items()}
+    # MLflow knows no integers: logged again, one would look like another value and get a second point. The summary of a
+    # found artifact has null where there was NaN.
+    log_summary(run, {name: float(value) for name, value in figures.items() if value is not None})
     log_output(run, result.ref, result.ref.kind, pipeline.store.manifest(result.ref))
     for picture in sorted(pipeline.store.fetch(result.ref).glob("*.png")):
         log_picture(run, picture, picture.stem)

@@ -150,10 +150,14 @@ def last_logged_step(ref: RunRef) -> int:
 
 
 def log_summary(ref: RunRef, metrics: Mapping[str, float]) -> None:
-    """Log figures of the whole run. One that is there already with the same value gets no second point."""
-    known = connect(ref.tracking_uri).get_run(ref.run_id).data.metrics
-    now = time.time_ns() // 1_000_000
-    points = [_metric(name, value, now, 0) for name, value in metrics.items()]
+    """Log figures of the whole run. One that is there already with the same value gets no second point.
+
+    A first value bears the time of the run's start: MLflow stores points before it notes the latest ones, and a point
+    that is logged again after a kill between the two is then the same point.
+    """
+    run = connect(ref.tracking_uri).get_run(ref.run_id)
+    known, now = run.data.metrics, time.time_ns() // 1_000_000
+    points = [_metric(name, value, now if name in known else run.info.start_time, 0) for name, value in metrics.items()]
     # By their text, because NaN is not equal to itself.
     _log_metrics(ref, [point for point in points if repr(known.get(point.key)) != repr(point.value)])
 

@@ -20,10 +20,17 @@ def read_night(place: Place) -> dict[str, Any]:
 
 
 def assert_equal_nights(place: Place, other: Place) -> None:
-    """Part by part, so that a failure names it."""
-    found, expected = read_night(place), read_night(other)
-    for name, part in expected.items():
-        assert found[name] == part, name
+    _assert_equal(read_night(place), read_night(other), "night")
+
+
+def _assert_equal(found: Any, expected: Any, where: str) -> None:
+    """Part by part, so that a failure names the smallest that differs."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for name, part in expected.items():
+            _assert_equal(found[name], part, f"{where} / {name}")
+    else:
+        assert found == expected, where
 
 
 def read_attempts(place: Place) -> int:
