@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ class Command:
 
     def __init__(self, folder: Path) -> None:
         self.home, self.users_home = folder / "home", folder / "user"
+        self.started: list[subprocess.Popen[str]] = []
         self.users_home.mkdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "XDG_", "MPL"))}
         self.environment = {
@@ -34,7 +36,7 @@ class Command:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
             cwd=self.users_home,
             env=self.environment,
@@ -44,6 +46,8 @@ class Command:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Exit code and output."""
@@ -53,8 +57,11 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return Command(tmp_path)
+def command(tmp_path: Path) -> Iterator[Command]:
+    command = Command(tmp_path)
+    yield command
+    for process in command.started:
+        process.kill()  # if the test failed
 
 
 def test_a_missing_file_is_named_before_anything_starts(command: Command) -> None:
