@@ -83,7 +83,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._templates(),
-            ignored=frozenset({"verify.workers", "verify.memory"}),
+            ignored=frozenset({"verify.workers", "verify.memory", "verify.largest_unverifiable_share"}),
         )
 
     def select(self, counts: Mapping[str, str]) -> StageRun:

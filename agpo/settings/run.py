@@ -63,7 +63,7 @@ class TrainRun(Settings):
         return self.model_dump(
             mode="json",
             include={"rollout", "verify", "objective", "loss", "learner"},
-            exclude={"verify": {"workers", "memory"}, "learner": {"refusals"}},
+            exclude={"verify": {"workers", "memory", "largest_unverifiable_share"}, "learner": {"refusals"}},
         )
 
     @model_validator(mode="after")

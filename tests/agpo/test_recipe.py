@@ -56,7 +56,7 @@ EVERYTHING = COMPUTING | {"prepare", "select", "judge"}
         ({"device": "cuda"}, COMPUTING),
         ({"threads": 2}, COMPUTING),
         ({"steps": 9}, {"trained"}),  # a longer run continues a shorter one
-        ({"verify": {"workers": 1, "memory": 512}}, set()),
+        ({"verify": {"workers": 1, "memory": 512, "largest_unverifiable_share": 0.5}}, set()),
         ({"learner": {"refusals": 9}}, set()),
         ({"checkpoint_every": 3, "step_deadline": 9.0}, set()),
         ({"family": "other"}, set()),
