@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
-PROFILE ?= demo
 WORKERS ?= 2
+VLLM ?= cpu
 
 # pip arguments that name the torch to install, e.g. TORCH="torch==2.13.0 --index-url ADDRESS" with the CPU or CUDA index
 # that PyTorch's site names. What was given is kept in the environment for later calls.
@@ -12,19 +12,32 @@ export TORCH
 
 SET_UP := PYTHON="$(PYTHON)" .ci/set-up $(VENV)
 
-.PHONY: help demo test lint bench acknowledge chaos parity clean
+.PHONY: help demo up down test test-services lint bench acknowledge chaos parity vllm test-vllm clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## train, evaluate and gate a small model (variables PROFILE, STORE, PREFECT_PORT, MLFLOW_PORT, JSON)
+demo: ## train small models on puzzles, then on relevance with labels and a student (variables PROFILE, STORE, PREFECT_PORT, MLFLOW_PORT, JSON)
 	@$(SET_UP) pipeline,s3
-	@$(VENV)/bin/agpo demo --profile "$(PROFILE)" $(if $(STORE),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") \
+	@$(VENV)/bin/agpo demo $(if $(PROFILE),--profile "$(PROFILE)") $(if $(STORE),--store "$(STORE)") $(if $(JSON),--json "$(JSON)") \
 		$(if $(PREFECT_PORT),--prefect-port "$(PREFECT_PORT)") $(if $(MLFLOW_PORT),--mlflow-port "$(MLFLOW_PORT)")
+
+up: ## start Prefect, MLflow and a worker, and deploy all flows (variables PREFECT_PORT, MLFLOW_PORT)
+	@$(SET_UP) pipeline,s3
+	@$(VENV)/bin/agpo up $(if $(PREFECT_PORT),--prefect-port "$(PREFECT_PORT)") \
+		$(if $(MLFLOW_PORT),--mlflow-port "$(MLFLOW_PORT)")
+
+down: ## end what `make up` has started
+	@$(SET_UP) pipeline,s3
+	@$(VENV)/bin/agpo down
 
 test: ## run the tests (variables WORKERS, ARGS="-k journal")
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-services: ## run flows through their deployments, on real servers; part of `make test`
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m pytest tests/services $(ARGS)
 
 lint: ## check style, types and import contracts
 	@$(SET_UP) pipeline,s3,dev
@@ -41,21 +54,28 @@ chaos: ## kill training runs at random points, many times
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -m chaos $(ARGS)
 
-parity: $(VENV)-parity/installed ## compare advantages and losses with TRL and verl, in an environment of its own (6 GB)
+parity: $(VENV)-parity/installed ## compare advantages and losses with TRL and verl, in an environment of its own (2 GB)
 	@$(VENV)-parity/bin/python -m pytest -m parity tests/parity $(ARGS)
 
 $(VENV)-parity/installed: tests/parity/requirements.txt
-	@echo "Creating $(VENV)-parity with TRL and verl (some minutes, 6 GB)"
+	@echo "Creating $(VENV)-parity with TRL and verl (some minutes, 2 GB)"
 	@$(PYTHON) -m venv $(VENV)-parity
 	@$(VENV)-parity/bin/python -m pip install -qq $(or $(TORCH),torch)
 	@$(VENV)-parity/bin/python -m pip install -qq -r tests/parity/requirements.txt
 	@$(VENV)-parity/bin/python -m pip install -qq --no-deps verl==0.9.1
 	@touch $@
 
+vllm: ## make vLLM's environment (4 GB; variable VLLM=cpu or gpu)
+	@PYTHON="$(PYTHON)" infra/vllm/set-up $(VENV)-vllm $(VLLM)
+
+test-vllm: vllm ## run the tests that need vLLM itself
+	@$(SET_UP) pipeline,s3,dev
+	@$(VENV)/bin/python -m pytest -m vllm tests/services_vllm $(ARGS)
+
 acknowledge: ## record the stages' source: what changed makes the same as before, or its version was raised
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m tests.stage_sources
 
 clean: ## remove the environment and caches; results in .agpo stay
-	rm -rf $(VENV) $(VENV)-parity *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-parity $(VENV)-vllm *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find agpo tasks flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

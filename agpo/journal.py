@@ -3,6 +3,7 @@
     run.json                              what the run is
     steps/00000012/rollouts-0000.parquet  one file a chunk, written before it is used
     steps/00000012/verdicts.parquet
+    steps/00000012/disagreements.parquet  answers that a second verifier reads differently, if any
     steps/00000012/update.json            the step's outcome; its presence ends the step
     checkpoints/00000050/…                a Hugging Face folder with the optimiser's state
     checkpoints/00000050.json             written last: the checkpoint exists
@@ -13,6 +14,7 @@ A policy's key is the hash chain of its steps. Every file is whole or absent.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +28,9 @@ from pydantic import BaseModel, ConfigDict
 from agpo.artifacts import Files, digest
 from agpo.artifacts.lease import Lease
 from agpo.artifacts.table import read_table, write_table
-from agpo.records import Rollouts, Verdicts
+from agpo.records import Disagreements, Rollouts, Verdicts
+
+_LAST = 25  # steps
 
 
 class Update(BaseModel):
@@ -85,6 +89,12 @@ class Journal:
     def write_verdicts(self, step: int, verdicts: pl.DataFrame) -> None:
         self._check_lease()
         write_table(self.files, f"{_step(step)}/verdicts.parquet", verdicts, Verdicts)
+
+    def write_disagreements(self, step: int, disagreements: pl.DataFrame) -> None:
+        """What two verifiers read differently in a step, for people to decide; nothing where they agree."""
+        self._check_lease()
+        if disagreements.height:
+            write_table(self.files, f"{_step(step)}/disagreements.parquet", disagreements, Disagreements)
 
     def read_update(self, step: int) -> Update | None:
         name = f"{_step(step)}/update.json"
@@ -158,6 +168,16 @@ def digest_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame) -> str:
             verdicts["verdict"].to_list(),
         ]
     )
+
+
+def mean_of_last(updates: list[Update]) -> dict[str, float]:
+    """Mean of each metric over the last steps that have it: what a single noisy step does not show."""
+    values: dict[str, list[float]] = {}
+    for update in updates[-_LAST:]:
+        for name, value in update.metrics.items():
+            if math.isfinite(value) and not name.startswith("time/"):
+                values.setdefault(f"mean_of_last_{_LAST}/{name}", []).append(value)
+    return {name: sum(found) / len(found) for name, found in sorted(values.items())}
 
 
 def _step(step: int) -> str:

@@ -37,7 +37,7 @@ class Pairs(dy.Schema):
     """Query–ad pairs by their parts. A judged pair has a problem with its id, whose verifier is `label`."""
 
     id = dy.String(primary_key=True, min_length=1)
-    query_id = dy.String(nullable=False, min_length=1)  # one for all pairs of a query, which are in one split
+    query_id = dy.String(nullable=False, min_length=1)  # one for all pairs of a query; no held-out query is trained on
     query = dy.String(nullable=False, min_length=1)
     title = dy.String(nullable=False, min_length=1)
     attributes = dy.String(nullable=False)  # of the ad, lines "key: value"
@@ -94,6 +94,61 @@ class Verdicts(dy.Schema):
     seconds = dy.Float64(nullable=False, min=0)  # CPU seconds
     verifier = dy.String(nullable=False)
     version = dy.Int32(nullable=False)
+
+
+class Disagreements(dy.Schema):
+    """Answers that the verifier and the second reading of its audit decided differently."""
+
+    id = dy.String(primary_key=True, min_length=1)  # the rollout's
+    problem_id = dy.String(nullable=False)
+    tail = dy.String(nullable=False)  # the response's end
+    gold = dy.String(nullable=False)
+    extracted = dy.String(nullable=True)  # as in the verdict
+    first = dy.Enum(["correct", "wrong"], nullable=False)  # the verifier's verdict
+    second = dy.Enum(["correct", "wrong"], nullable=False)
+
+
+class Annotations(dy.Schema):
+    """People's decisions about answers, for all later verdicts about the same answer."""
+
+    problem_id = dy.String(primary_key=True)
+    gold = dy.String(primary_key=True)
+    extracted = dy.String(primary_key=True)  # the whole answer, as in the verdict
+    decision = dy.Enum(["correct", "wrong"], nullable=False)
+
+
+class Labels(dy.Schema):
+    """What a teacher's votes say about one pair: a row a pair, self-contained for whoever takes the table elsewhere."""
+
+    id = dy.String(primary_key=True, min_length=1)  # of the label: another teacher's label of the pair has another
+    pair_id = dy.String(nullable=False, min_length=1)
+    query_id = dy.String(nullable=False, min_length=1)
+    query = dy.String(nullable=False, min_length=1)
+    title = dy.String(nullable=False, min_length=1)
+    attributes = dy.String(nullable=False)
+    label = dy.String(nullable=True)  # letter of the scheme; null when no answer had a label
+    votes = dy.List(dy.Int32(nullable=False), nullable=False)  # of each label, from least to most relevant
+    unread = dy.Int32(nullable=False, min=0)  # answers without a label, or cut off before it
+    agreement = dy.Float64(nullable=False, min=0, max=1)  # share of all answers that vote for the label
+    expected_gain = dy.Float64(nullable=True, min=0, max=1)  # mean gain of the votes
+    scheme = dy.String(nullable=False)
+    teacher = dy.String(nullable=False)  # key of the policy that voted
+    prompt = dy.String(nullable=False)  # digest of the prompt as it was asked
+    rollouts = dy.String(nullable=False)  # file of the artifact with the answers
+    gold = dy.String(nullable=True)  # letter, where a judgement is known; never shown to the teacher
+    case = dy.String(nullable=True)
+
+
+class Predictions(dy.Schema):
+    """What a model says about judged pairs that it was not trained on."""
+
+    model = dy.String(primary_key=True)  # student, or a baseline's name
+    pair_id = dy.String(primary_key=True)
+    query_id = dy.String(nullable=False)
+    case = dy.String(nullable=True)
+    gold = dy.String(nullable=False)  # letter
+    label = dy.String(nullable=False)  # letter
+    probabilities = dy.List(dy.Float64(nullable=False), nullable=False)  # from least to most relevant
 
 
 class Counts(dy.Schema):

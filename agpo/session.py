@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
 from agpo.artifacts.lease import Lease
-from agpo.journal import Journal, Update, chain_policy, digest_step
+from agpo.journal import Journal, Update, chain_policy, digest_step, mean_of_last
 from agpo.recipe import Recipe
-from agpo.rollout import Chunk, cut_chunks
+from agpo.rollout import cut_chunks
 from agpo.settings import TrainRun
 from agpo.stages import TRAIN, Cost, Result
 
@@ -28,7 +27,6 @@ _LOG = logging.getLogger("agpo")
 _OPTIMIZER = "optimizer.safetensors"
 _TIMES = ("time/rollout", "time/verify", "time/update")
 _CPU = "time/cpu"
-_LAST = 25  # steps
 
 
 class RunStopped(RuntimeError):
@@ -103,6 +101,12 @@ class Session:
             return range(self.run.steps, self.run.steps)
         return range(self._newest_checkpoint(self.run.steps), self.run.steps)
 
+    def end_at(self, step: int) -> None:
+        """Make this a run of ``step`` steps, all of which are done. Asked for more steps, it goes on another time."""
+        self.checkpoint()
+        self.run = self.run.model_copy(update={"steps": step})
+        self.recipe = Recipe(self.run)
+
     def claim(self) -> None:
         """Become the only writer of the run, or raise `LeaseHeld` that says who is. The first step does it too."""
         if not self._leased:
@@ -118,11 +122,14 @@ class Session:
         live, cost, found = self._at(step), Cost(), True
         if step:
             self._stop_after_refusals(self.journal.read_update(step - 1))
-        sampling = Sampling(self.run.rollout.tokens, self.run.rollout.temperature, self.run.seed)
+        rollout = self.run.rollout
+        sampling = Sampling(
+            rollout.tokens, rollout.temperature, self.run.seed, rollout.top_p, rollout.top_k, rollout.min_p
+        )
         chosen = self._select(step)
         prompts: dict[str, list[int]] = {}
         frames = []
-        for chunk in self._cut(chosen):
+        for chunk in cut_chunks(chosen["id"].to_list(), rollout.samples, rollout.chunk):
             rollouts = self.journal.read_chunk(step, chunk.index)
             if rollouts is None:
                 found = False
@@ -138,6 +145,7 @@ class Session:
 
     def verify(self, step: int) -> tuple[ArtifactRef, bool]:
         """Verdicts of the step's rollouts; whether they were journalled already."""
+        from agpo.verify.review import read_annotations
         from agpo.verify.rollouts import verify_rollouts
 
         live, cost = self._at(step), Cost()
@@ -145,7 +153,8 @@ class Session:
         verdicts = self.journal.read_verdicts(step)
         found = verdicts is not None
         if verdicts is None:
-            verdicts = verify_rollouts(rollouts, self._select(step), live.tokenizer, live.pool)
+            annotations = read_annotations(self.run.verify.annotations)
+            verdicts = verify_rollouts(rollouts, self._select(step), live.tokenizer, live.pool, annotations=annotations)
             self.journal.write_verdicts(step, verdicts)
         share = float((verdicts["verdict"] == "unverifiable").mean())  # type: ignore[arg-type]
         if share > self.run.verify.largest_unverifiable_share:
@@ -164,6 +173,7 @@ class Session:
         """Train on the step's rollouts and verdicts and journal the outcome; whether it was a replay."""
         from agpo.learner.batch import make_batch
         from agpo.learner.diagnostics import describe_step
+        from agpo.verify.rollouts import audit_rollouts
 
         live, cost = self._at(step), Cost()
         rollouts, verdicts = self._read_rollouts(step), self._read_verdicts(step)
@@ -179,11 +189,17 @@ class Session:
             metrics = {**describe_step(rollouts, verdicts, batch), **outcome.metrics, **self._describe_costs()}
             metrics["policy/refused"] = float(outcome.refused is not None)
             metrics["verify/seconds"] = float(verdicts["seconds"].sum())
+            sample, seed = self.run.verify.audit, self.run.seed
+            audit = audit_rollouts(rollouts, verdicts, self._select(step), live.tokenizer, sample, seed)
+            if audit is not None:
+                self.journal.write_disagreements(step, audit.disagreements)
+                metrics |= audit.metrics()
             update = self.journal.write_update(step, live.policy, outcome.refused, metrics, computed_from)
         else:
             update = recorded
-            if update.refused is None and live.learner.update(batch, step).refused is not None:
+            if update.refused is None and live.learner.update(batch, step, guarded=False).refused is not None:
                 raise RunStopped(f"step {step} was applied when it was journalled and is refused in replay")
+        live.learner.guard.note(update.refused, update.metrics)
         live.step, live.policy, live.dirty = step + 1, update.policy, False
         self._stop_after_refusals(update)
         if (step + 1) % self.run.checkpoint_every == 0 or step + 1 == self.run.steps:
@@ -215,7 +231,7 @@ class Session:
         summary = {
             "rows": self.run.steps,
             "run": self.key,
-            "metrics": _mean_of_last(updates),
+            "metrics": mean_of_last(updates),
             "cost": {
                 "seconds": round(sum(spent[name] for name in _TIMES), 3),
                 "cpu_seconds": round(spent[_CPU], 3),
@@ -259,6 +275,7 @@ class Session:
         return live
 
     def _restore(self, step: int) -> _Live:
+        from agpo.learner.guards import remembered_steps
         from agpo.learner.optimizer import load_optimizer
         from agpo.learner.policy import load_policy, stop_ids
         from agpo.learner.update import Learner
@@ -286,6 +303,9 @@ class Session:
             )
             if step:
                 load_optimizer(model, learner.optimizer, folder / _OPTIMIZER)
+        for update in map(self.journal.read_update, remembered_steps(step)):
+            assert update is not None  # a checkpoint is written after its steps
+            learner.guard.note(update.refused, update.metrics)
         verify = self.run.verify
         pool = VerifierPool(verify.workers, verify.timeout, verify.memory)
         _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)
@@ -332,9 +352,6 @@ class Session:
 
         return select_problems(self._training_problems, step, self.run.rollout.problems, self.run.seed)
 
-    def _cut(self, problems: pl.DataFrame) -> list[Chunk]:
-        return cut_chunks(problems["id"].to_list(), self.run.rollout.samples, self.run.rollout.chunk)
-
     def _prompts(self, problems: pl.DataFrame) -> dict[str, list[int]]:
         from agpo.problems import encode_prompts
 
@@ -379,13 +396,3 @@ class Session:
             rows=len(frame),
             bytes=int(frame.estimated_size()),
         )
-
-
-def _mean_of_last(updates: list[Update]) -> dict[str, float]:
-    """Mean of each metric over the last steps that have it: what a single noisy step does not show."""
-    values: dict[str, list[float]] = {}
-    for update in updates[-_LAST:]:
-        for name, value in update.metrics.items():
-            if math.isfinite(value) and not name.startswith("time/"):
-                values.setdefault(f"mean_of_last_{_LAST}/{name}", []).append(value)
-    return {name: sum(found) / len(found) for name, found in sorted(values.items())}

@@ -87,12 +87,32 @@ class Stage:
 
 PREPARE = Stage("prepare", 1, "problems", "agpo.problems.prepare:prepare", computes=False)
 WARM_START = Stage("warm_start", 1, "policy", "agpo.learner.warm_start:warm_start")
-TRAIN = Stage("train", 1, "policy", "agpo.session:Session")
+TRAIN = Stage("train", 2, "policy", "agpo.session:Session")
 INTERPOLATE = Stage("interpolate", 1, "policy", "agpo.learner.interpolate:interpolate")
-EVALUATE = Stage("evaluate", 1, "counts", "agpo.evaluation.evaluate:evaluate")
+EVALUATE = Stage("evaluate", 2, "counts", "agpo.evaluation.evaluate:evaluate")
 SELECT = Stage("select", 1, "choice", "agpo.evaluation.decision:select", computes=False)
 JUDGE = Stage("judge", 1, "decision", "agpo.evaluation.decision:judge", computes=False)
-STAGES = (PREPARE, WARM_START, TRAIN, INTERPOLATE, EVALUATE, SELECT, JUDGE)
+PREPARE_PAIRS = Stage("prepare_pairs", 1, "pairs", "agpo.problems.prepare_pairs:prepare_pairs", computes=False)
+SUPERVISE = Stage("supervise", 1, "policy", "agpo.learner.supervise:supervise")
+LABEL = Stage("label", 1, "labels", "agpo.relevance.label:label")
+LABEL_BY_GOLD = Stage("label_by_gold", 1, "labels", "agpo.relevance.gold:label_by_gold", computes=False)
+DISTIL = Stage("distil", 1, "student", "agpo.student.distil:distil")
+JUDGE_STUDENT = Stage("judge_student", 1, "student_decision", "agpo.student.judge:judge", computes=False)
+STAGES = (
+    PREPARE,
+    PREPARE_PAIRS,
+    WARM_START,
+    TRAIN,
+    INTERPOLATE,
+    EVALUATE,
+    SELECT,
+    JUDGE,
+    SUPERVISE,
+    LABEL,
+    LABEL_BY_GOLD,
+    DISTIL,
+    JUDGE_STUDENT,
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from rich.table import Table
 from agpo.profile import SettingsError, load_settings
 from agpo.settings import NightlyRun, TrainRun
 
-Flow = Literal["train", "evaluate", "promote", "nightly"]
+Flow = Literal["train", "evaluate", "promote", "label", "distil", "nightly"]
+_DEMO = ("demo", "shop")  # the profiles of its two nights
 
 Profile = Annotated[str | None, typer.Option("--profile", help="A name in infra/profiles, or a .toml file.")]
 Sets = Annotated[
@@ -60,7 +61,7 @@ def _bad_input_exits() -> Iterator[None]:
         for problem in error.problems:
             errors.print(f"  {problem}", markup=False)
         raise typer.Exit(2) from None
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
         errors.print(f"Error: {error}", markup=False, style="bold red")
         raise typer.Exit(2) from None
 
@@ -69,6 +70,8 @@ def _flow_settings(flow: Flow, profile: str | None, sets: list[str]) -> TrainRun
     """The settings of a flow. A profile describes a whole night; training alone takes its part of it."""
     with _bad_input_exits():
         night = load_settings(NightlyRun, profile, sets)
+        if flow in ("label", "distil"):
+            night.check_labels()
     if flow == "train":
         return TrainRun(**{name: getattr(night, name) for name in TrainRun.model_fields})
     return night
@@ -77,17 +80,20 @@ def _flow_settings(flow: Flow, profile: str | None, sets: list[str]) -> TrainRun
 @app.command()
 def demo(
     sets: Sets,
-    profile: Annotated[str, typer.Option(help="A name in infra/profiles, or a .toml file.")] = "demo",
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="A name in infra/profiles, or a .toml file; repeatable. Default: demo, then shop."),
+    ] = None,
     store: StoreAddress = None,
     prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
     mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
     json: JsonFile = None,
 ) -> None:
-    """Train, evaluate and gate a small model from scratch, with local servers."""
-    settings = _flow_settings("nightly", profile, sets)
-    from flows import launch
+    """Train small models from scratch: puzzles, then search-ads relevance with labels and a student."""
+    nights = {name: _flow_settings("nightly", name, sets) for name in profile or _DEMO}
+    from flows import demo as nights_after_another
 
-    launch.demo(settings, store=store, prefect_port=prefect_port, mlflow_port=mlflow_port, json_path=json)
+    nights_after_another.demo(nights, store=store, prefect_port=prefect_port, mlflow_port=mlflow_port, json_path=json)
 
 
 @app.command()
@@ -106,6 +112,21 @@ def run(
 
 
 @app.command()
+def compare(
+    what: Annotated[Literal["relevance"], typer.Argument(help="Teachers by the labels they give.")],
+    sets: Sets,
+    profile: Annotated[str, typer.Option(help="As for run; demo is the relevance part of the demo.")] = "demo",
+    store: StoreAddress = None,
+    json: JsonFile = None,
+) -> None:
+    """Compare what the labels of base, supervised base, GRPO, AGPO and gold are worth, by the students they make."""
+    settings = _flow_settings("label", _DEMO[1] if profile == _DEMO[0] else profile, sets)
+    from flows import launch
+
+    launch.run_flow("compare", settings, store=store, json_path=json)
+
+
+@app.command()
 def plan(
     sets: Sets,
     flow: Annotated[Flow | None, typer.Argument()] = None,
@@ -119,6 +140,46 @@ def plan(
     from flows.plan import plan_table
 
     console.print(plan_table(flow, settings, store=store))
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: a free one.")] = None,
+) -> None:
+    """Start Prefect, MLflow and a worker on this machine, and deploy all flows with their schedules."""
+    from flows import up as services
+
+    with _bad_input_exits():
+        try:
+            running = services.up(prefect_port, mlflow_port)
+        except RuntimeError as error:
+            Console(stderr=True, soft_wrap=True, highlight=False).print(f"Error: {error}", markup=False)
+            raise typer.Exit(1) from None
+    services.print_addresses(running)
+
+
+@app.command()
+def down() -> None:
+    """End what `agpo up` has started; runs write a checkpoint and can go on later."""
+    from flows import up as services
+
+    ended = services.down()
+    console.print(f"Ended: {', '.join(ended)}" if ended else "Nothing was started by agpo up.")
+
+
+@app.command()
+def status() -> None:
+    """Show what `agpo up` has started; exit code 1 unless all of it runs."""
+    from flows import up as services
+
+    found = services.status()
+    table = Table("Service", "State", "Address", box=None, pad_edge=False)
+    for each in found:
+        table.add_row(each.service, f"[{'green' if each.good else 'bold red'}]{each.state}[/]", each.address)
+    console.print(table if found else "Nothing was started by agpo up.")
+    if not found or not all(each.good for each in found):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -185,3 +246,53 @@ def rollouts(
 
     with _bad_input_exits():
         show_rollouts(run, wrong, limit)
+
+
+@app.command()
+def lineage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The id of a label, or the key of an artifact.")],
+) -> None:
+    """Show where a label or an artifact comes from: answers, teacher, training, data, MLflow runs."""
+    from flows.lineage import show_lineage
+
+    with _bad_input_exits():
+        show_lineage(name)
+
+
+@app.command()
+def labels(
+    teacher: Annotated[str, typer.Option(metavar="VERSION", help="A version or alias of the registered policy.")],
+    family: Annotated[str, typer.Option(help="The problem family of the policy.")] = "shop",
+) -> None:
+    """Show the labels that a teacher has given."""
+    from flows.lineage import show_labels
+
+    with _bad_input_exits():
+        show_labels(teacher, family)
+
+
+review = typer.Typer(help="Decide about answers that two verifiers read differently.", no_args_is_help=True)
+app.add_typer(review, name="review")
+
+
+@review.command("export")
+def export_review(
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A new CSV file.")],
+) -> None:
+    """Write the disagreements of all training runs, with an empty column for decisions."""
+    from flows.review import export
+
+    with _bad_input_exits():
+        console.print(export(target), markup=False)
+
+
+@review.command("import")
+def import_review(
+    decisions: Annotated[Path, typer.Argument(metavar="IN", help="The CSV file, decisions filled in.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Annotations, Parquet; what is there is kept.")],
+) -> None:
+    """Make decisions annotations, which later runs use in the place of the verifier's verdicts."""
+    from flows.review import import_
+
+    with _bad_input_exits():
+        console.print(import_(decisions, target), markup=False)

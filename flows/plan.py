@@ -16,9 +16,11 @@ from agpo.evaluation.selection import Choice
 from agpo.recipe import Recipe
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import TRAIN, StageRun
-from flows.labels import label_objectives
+from flows.naming import name_objectives
 from flows.sources import check_sources
 from tasks.location import STORE_VARIABLE, store_address
+
+_AFTER_GATE = "to run or found, after the gate"
 
 
 class Planned(NamedTuple):
@@ -50,13 +52,18 @@ def plan_run(flow: str, run: TrainRun, store: Store) -> Iterator[Planned]:
     if not isinstance(run, NightlyRun):
         yield _plan_training(recipe, run.objective.kind, prepare.key, base.key, store)
         return
-    first, *others = label_objectives(run).items()
+    if flow in ("label", "distil"):
+        yield from _plan_relevance(recipe, prepare.key, base.key, store, distilled=flow == "distil")
+        return
+    first, *others = name_objectives(run).items()
     yield from _plan_policy(recipe, first[0], prepare.key, base.key, store, judged=flow != "evaluate")
     for label, objective in others if flow == "nightly" else ():
         other = recipe.with_objective(objective)
         for planned in _plan_policy(other, label, prepare.key, base.key, store, judged=False):
             if not planned.stage.endswith(" base"):  # the base is evaluated once
                 yield planned
+    if flow == "nightly" and run.label is not None:
+        yield from _plan_relevance(recipe, prepare.key, base.key, store, distilled=run.distil is not None)
 
 
 def _plan_policy(
@@ -94,6 +101,23 @@ def _plan_policy(
             yield _look_up(name, confirmed[role], store)
     if judged:
         yield _plan_judgement(recipe, {role: stage_run.key for role, stage_run in confirmed.items()}, store)
+
+
+def _plan_relevance(recipe: Recipe, problems: str, base: str, store: Store, *, distilled: bool) -> Iterator[Planned]:
+    """Labels by base, champion and supervised base, and the student. Who the champion will be, the gate decides."""
+    yield _look_up("label confirmation base", recipe.label(base, problems, "confirmation"), store)
+    yield Planned("label confirmation teacher", _AFTER_GATE, "")
+    if recipe.night.supervise is not None:
+        supervise = recipe.supervise(base, problems)
+        yield _look_up("supervise", supervise, store)
+        labels = recipe.label(supervise.key, problems, "confirmation")
+        yield _look_up("label confirmation supervised", labels, store)
+    pairs = recipe.prepare_pairs()
+    if pairs is not None:
+        yield _look_up("prepare_pairs", pairs, store)
+    yield Planned("label unlabelled teacher", _AFTER_GATE, "")
+    for stage in ("distil student", "judge student") if distilled else ():
+        yield Planned(stage, _AFTER_GATE, "")
 
 
 def _plan_judgement(recipe: Recipe, counts: dict[str, str], store: Store) -> Planned:

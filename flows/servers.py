@@ -1,27 +1,26 @@
-"""Local servers below one home folder: Prefect while a command runs, MLflow as an SQLite file.
+"""Prefect and MLflow for one command: the servers that run, or a Prefect server as long as the command.
 
-A server that the user names by ``PREFECT_API_URL`` or ``MLFLOW_TRACKING_URI`` is used instead.
+Servers that the user names by ``PREFECT_API_URL`` or ``MLFLOW_TRACKING_URI`` come first, then those that ``agpo up``
+has started; without either Prefect is started and MLflow is an SQLite file, both below the home folder.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 from uuid import UUID
 
-from tasks.location import tracking_uri
+from flows import programs
+from flows.ports import HOST, choose_ports, known_ports
+from flows.programs import answers, api_url, client_environment, environment
+from flows.services import Services, read_services
+from tasks.location import TRACKING_VARIABLE, tracking_uri
 
-_HOST = "127.0.0.1"
 _STARTUP = 120.0  # seconds
 _SHUTDOWN = 10.0  # seconds
 _SETTLE = 60.0  # seconds
@@ -38,190 +37,70 @@ _UNUSED_SERVICES = (
     "SCHEDULER",
     "TRIGGERS",
 )
-# Task runs are written together: one by one they take three times the CPU time, and while they lock the file other
-# requests are turned away for seconds.
-_RECORDER = {
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-}
 
 
 @contextmanager
 def prefect_server(home: Path, prefect_port: int | None = None, mlflow_port: int | None = None) -> Iterator[str]:
-    """The URL of a Prefect API for this process and its children, served for as long as the block lasts.
+    """The URL of a Prefect API for this process and its children, for as long as the block lasts.
 
-    ``PREFECT_API_URL``, if set, is used and nothing is started. Otherwise a server with an SQLite file below ``home``
-    is started on 127.0.0.1; it ends with the block or with this process, however that ends. Ports are free ones, which
-    ``home`` remembers and later runs use again, so that links between the two user interfaces stay good.
+    A server that runs is used, as this module says. Otherwise one with an SQLite file below ``home`` is started on
+    127.0.0.1; it ends with the block or with this process, however that ends. Ports are free ones, which ``home``
+    remembers and later runs use again, so that links between the two user interfaces stay good.
 
     Raises:
         RuntimeError: the server does not answer; the message has the end of its log.
     """
-    ports = _choose_ports(home, prefect_port, mlflow_port)
     given = os.environ.get("PREFECT_API_URL")
-    with _environment(_links(home, ports["mlflow"])):
+    running = _find_running(home)
+    ports = choose_ports(home, prefect_port, mlflow_port) if running is None else known_ports(home)
+    tracking = {} if running is None or TRACKING_VARIABLE in os.environ else {TRACKING_VARIABLE: running.mlflow}
+    with environment(tracking), environment(_links(home, ports["mlflow"])):
         if given:
-            if not _answers(given):
+            if not answers(given):
                 raise RuntimeError(f"PREFECT_API_URL is {given}, which does not answer: start that server or unset it")
             yield given
-            return
-        url = _api_url(ports["prefect"])
-        with (
-            _environment(_client_environment(home, url)),
-            _server(home, ports["prefect"]),
-            _prefect_settings(home, url),
-        ):
-            yield url
+        elif running is not None:
+            with environment(client_environment(home, running.prefect)), prefect_settings(home, running.prefect):
+                yield running.prefect
+        else:
+            url = api_url(ports["prefect"])
+            with (
+                environment(client_environment(home, url)),
+                _server(home, ports["prefect"]),
+                prefect_settings(home, url),
+            ):
+                try:
+                    yield url
+                finally:
+                    if answers(url):
+                        _settle()
 
 
 def how_to_open(home: Path) -> list[str]:
-    """The shell commands that open the user interfaces of Prefect and MLflow on what is stored below ``home``.
+    """How to open the user interfaces of Prefect and MLflow: shell commands, or addresses where servers run.
 
     A server of the user's own, which is open already, has none.
     """
-    ports = _known_ports(home) or _choose_ports(home, None, None)
+    running = _find_running(home)
+    own_prefect = os.environ.get("PREFECT_API_URL")
+    own_mlflow = tracking_uri(home).startswith("http")
+    if running is not None:
+        addresses = {} if own_prefect else {"Prefect": running.prefect.removesuffix("/api")}
+        if not own_mlflow:
+            addresses["MLflow"] = running.mlflow
+        return [f"{name}: {address}" for name, address in addresses.items()]
+    ports = known_ports(home) or choose_ports(home, None, None)
     commands = []
-    if os.environ.get("PREFECT_API_URL") in (None, _api_url(ports["prefect"])):
-        commands.append(_shell_command(_server_environment(home, ports["prefect"]), ["prefect", "server", "start"]))
-    store = tracking_uri(home)
-    if not store.startswith("http"):
-        # MLflow's job workers, nine more processes, only serve judges of generated text.
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        address = ["--host", _HOST, "--port", str(ports["mlflow"]), "--workers", "1"]
-        files = ["--backend-store-uri", store, "--artifacts-destination", str(home.resolve() / "mlflow-artifacts")]
-        commands.append(_shell_command(quiet, ["mlflow", "server", *address, *files]))
+    if own_prefect in (None, api_url(ports["prefect"])):
+        commands.append(programs.prefect_server(home, ports["prefect"]).shell_command())
+    if not own_mlflow:
+        commands.append(programs.mlflow_server(home, ports["mlflow"]).shell_command())
     return commands
 
 
-def _api_url(port: int) -> str:
-    return f"http://{_HOST}:{port}/api"
-
-
-def _links(home: Path, mlflow_port: int) -> dict[str, str]:
-    """Where pages link to MLflow: to the server that `how_to_open` names, unless the user has one."""
-    if "AGPO_MLFLOW_UI" in os.environ or tracking_uri(home).startswith("http"):
-        return {}
-    return {"AGPO_MLFLOW_UI": f"http://{_HOST}:{mlflow_port}"}
-
-
-def _client_environment(home: Path, url: str) -> dict[str, str]:
-    return {
-        "PREFECT_HOME": str(home.resolve() / "prefect"),
-        "PREFECT_API_URL": url,
-        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
-    }
-
-
-def _server_environment(home: Path, port: int) -> dict[str, str]:
-    return {
-        "PREFECT_HOME": str(home.resolve() / "prefect"),
-        # Not as options: the pages take the address of the API from these settings.
-        "PREFECT_SERVER_API_HOST": _HOST,
-        "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "DO_NOT_TRACK": "true",
-    }
-
-
-def _shell_command(environment: Mapping[str, str], command: list[str]) -> str:
-    program = Path(sys.executable).parent / command[0]
-    return shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), str(program), *command[1:]])
-
-
-def _known_ports(home: Path) -> dict[str, int]:
-    file = home / "ports.json"
-    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    return known
-
-
-def _choose_ports(home: Path, prefect: int | None, mlflow: int | None) -> dict[str, int]:
-    known = _known_ports(home)
-    ports = {
-        "prefect": prefect or _free_port(known.get("prefect", 0)),
-        "mlflow": mlflow or _free_port(known.get("mlflow", 0)),
-    }
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "ports.json").write_text(json.dumps(ports))
-    return ports
-
-
-def _free_port(preferred: int) -> int:
-    """``preferred`` if it is free, else any; 0 prefers none."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, preferred))
-        except OSError:
-            probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _server(home: Path, port: int) -> Iterator[None]:
-    log = home / "logs" / "prefect-server.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    (home / "prefect").mkdir(exist_ok=True)
-    unused = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED_SERVICES}
-    child = [sys.executable, "-P", str(Path(__file__).with_name("child_process.py")), str(os.getpid())]
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*child, "prefect", "server", "start"],
-            env=os.environ | _server_environment(home, port) | _RECORDER | unused,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # an interrupt of the terminal is for this process, which then stops the server
-        )
-    try:
-        _wait(process, _api_url(port), log)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(_SHUTDOWN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    end = time.monotonic() + _STARTUP
-    while process.poll() is None and time.monotonic() < end:
-        if _answers(url):
-            return
-        time.sleep(0.1)
-    ended = process.returncode is not None
-    what = f"ended with code {process.returncode}" if ended else f"does not answer at {url} after {_STARTUP:g} s"
-    raise RuntimeError(f"the Prefect server {what}; the end of {log}:\n{log.read_text()[-_LOG_TAIL:]}")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(f"{url.rstrip('/')}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
-        return False
-
-
-@contextmanager
-def _prefect_settings(home: Path, url: str) -> Iterator[None]:
-    """Give the settings to a Prefect that was imported before, and leave when the server has recorded everything."""
+def prefect_settings(home: Path, url: str) -> Iterator[None]:
+    """Give the settings to a Prefect that was imported before."""
     from prefect.settings import (
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -236,16 +115,64 @@ def _prefect_settings(home: Path, url: str) -> Iterator[None]:
         PREFECT_HOME: home.resolve() / "prefect",
         PREFECT_RESULTS_DEFAULT_SERIALIZER: "json",
         PREFECT_RESULTS_PERSIST_BY_DEFAULT: False,
-        # A flow waits up to a second for its heartbeat to stop. Nobody listens to it here, and the environment
-        # cannot say so.
+        # A flow waits up to a second for its heartbeat to stop. Nobody listens to that of a command, and the
+        # environment cannot say so.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with temporary_settings(updates):
+        yield
+
+
+def _find_running(home: Path) -> Services | None:
+    services = read_services(home)
+    return services if services is not None and services.all_run() else None
+
+
+def _links(home: Path, mlflow_port: int) -> dict[str, str]:
+    """Where pages link to MLflow: to the server that `how_to_open` names, unless the user has one."""
+    if "AGPO_MLFLOW_UI" in os.environ or tracking_uri(home).startswith("http"):
+        return {}
+    return {"AGPO_MLFLOW_UI": f"http://{HOST}:{mlflow_port}"}
+
+
+@contextmanager
+def _server(home: Path, port: int) -> Iterator[None]:
+    log = home / "logs" / "prefect-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    (home / "prefect").mkdir(exist_ok=True)
+    unused = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _UNUSED_SERVICES}
+    child = [sys.executable, "-P", str(Path(__file__).with_name("child_process.py")), str(os.getpid())]
+    program = programs.prefect_server(home, port)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*child, *program.arguments],
+            env={**os.environ, **program.environment, **unused},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # an interrupt of the terminal is for this process, which then stops the server
+        )
+    try:
+        _wait(process, api_url(port), log)
+        yield
+    finally:
+        process.terminate()
         try:
-            yield
-        finally:
-            if _answers(url):
-                _settle()
+            process.wait(_SHUTDOWN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + _STARTUP
+    while process.poll() is None and time.monotonic() < end:
+        if answers(url):
+            return
+        time.sleep(0.1)
+    ended = process.returncode is not None
+    what = f"ended with code {process.returncode}" if ended else f"does not answer at {url} after {_STARTUP:g} s"
+    raise RuntimeError(f"the Prefect server {what}; the end of {log}:\n{log.read_text()[-_LOG_TAIL:]}")
 
 
 def _settle() -> None:

@@ -10,6 +10,7 @@ for _name, _value in {
     "PREFECT_HOME": str(_home / "prefect"),
     "MPLCONFIGDIR": str(_home / "matplotlib"),
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "DO_NOT_TRACK": "true",
 }.items():

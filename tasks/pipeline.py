@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from prefect.runtime import flow_run
 
 from agpo.artifacts import Store, digest
 from agpo.recipe import Recipe
-from agpo.settings import TrainRun
+from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import Result
 from tasks.location import home, store_address, tracking_uri
 from tasks.tracking import RunRef, open_run, run_context
@@ -23,6 +26,27 @@ class Pipeline:
         self.recipe = Recipe(run)
         self.store = Store(store_address())
         self.results: dict[str, Result] = {}
+        self.teacher = ""  # registered version that labels
+        self.stop_training_at = self.next_stop(run) if isinstance(run, NightlyRun) else None
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether training must end here."""
+        return self.stop_training_at is not None and datetime.now(UTC) >= self.stop_training_at
+
+    @staticmethod
+    def next_stop(run: NightlyRun) -> datetime | None:
+        """The first moment after the flow run's scheduled start at which the clock shows ``stop_training_at``.
+
+        A retry has the start of the first attempt, so it does not get another day.
+        """
+        if not run.stop_training_at:
+            return None
+        # Prefect's own class of moments is not the standard library's.
+        start = datetime.fromtimestamp(flow_run.scheduled_start_time.timestamp(), ZoneInfo(run.time_zone))
+        hour, minute = map(int, run.stop_training_at.split(":"))
+        stop = start.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        return stop if stop > start else stop + timedelta(days=1)
 
     def with_recipe(self, recipe: Recipe) -> Pipeline:
         """The same place for another recipe; its results go to the same list."""
@@ -38,12 +62,23 @@ class Pipeline:
 
 @contextmanager
 def open_pipeline(flow: str, run: TrainRun) -> Iterator[Pipeline]:
-    """The pipeline of a flow run, under one MLflow run per flow and settings: a second attempt continues it."""
+    """The pipeline of a flow run, under one MLflow run per flow, settings and data: a second attempt continues it."""
     experiment = f"agpo/{flow}"
     settings = run.model_dump(mode="json")
+    key = f"{flow}/{digest([settings, Recipe(run).snapshot()])}"
     home().mkdir(parents=True, exist_ok=True)
-    parent = open_run(
-        experiment, f"{flow} {run.family}", f"{flow}/{digest(settings)}", tracking_uri=tracking_uri(), params=settings
-    )
-    with run_context(parent):
+    parent = open_run(experiment, f"{flow} {run.family}", key, tracking_uri=tracking_uri(), params=settings)
+    with run_context(parent), _library_logs():
         yield Pipeline(run, parent, experiment)
+
+
+@contextmanager
+def _library_logs() -> Iterator[None]:
+    """Show the library's own messages, which Prefect would drop below WARNING."""
+    logger = logging.getLogger("agpo")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

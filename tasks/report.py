@@ -13,6 +13,7 @@ from agpo.evaluation import Choice, Decision, curve_intervals, difference_interv
 from agpo.evaluation.decision import read_counts
 from agpo.stages import Result
 from tasks.pipeline import Pipeline
+from tasks.relevance import Relevance, make_relevance
 
 _CONFIRMATION = "evaluate confirmation "
 
@@ -57,7 +58,9 @@ class Report(BaseModel):
     reasons: list[str]
     weights: dict[str, float]  # chosen on the selection split, by objective
     pass_at_k: list[PassAtK]
+    relevance: Relevance | None  # None where nothing was labelled
     stages: list[StageCost]
+    nothing_new: bool  # every stage was found
     mlflow_run: str
 
 
@@ -70,7 +73,9 @@ def make_report(pipeline: Pipeline) -> Report:
         reasons=[] if decision is None else decision.reasons,
         weights=_read_weights(pipeline),
         pass_at_k=_compare(pipeline),
+        relevance=make_relevance(pipeline),
         stages=[_cost(name, result) for name, result in pipeline.results.items()],
+        nothing_new=all(result.found for result in pipeline.results.values()),
         mlflow_run=pipeline.parent.url,
     )
 

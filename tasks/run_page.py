@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from tasks.tracking import RunRef
 
 _PICTURE_BYTES = 500_000
+_TRACKED = "Settings, figures, curves and models of this run"
 
 
 def show_link(ref: RunRef, key: str = "mlflow-run") -> None:
@@ -25,9 +26,9 @@ def show_link(ref: RunRef, key: str = "mlflow-run") -> None:
     if flow_run.id is None:
         return
     if ref.url.startswith("http"):
-        create_link_artifact(ref.url, link_text="MLflow run", key=key)
+        create_link_artifact(ref.url, link_text="MLflow run", key=key, description=_TRACKED)
     else:
-        create_markdown_artifact(f"MLflow run `{ref.url}`", key=key)
+        create_markdown_artifact(f"MLflow run `{ref.url}`", key=key, description=_TRACKED)
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], key: str, description: str) -> None:
@@ -41,7 +42,9 @@ def show_picture(file: Path, key: str, caption: str) -> None:
     if flow_run.id is None:
         return
     picture = base64.b64encode(_shrink(file)).decode()
-    create_markdown_artifact(f"{caption}\n\n![{caption}](data:image/png;base64,{picture})", key=key)
+    create_markdown_artifact(
+        f"{caption}\n\n![{caption}](data:image/png;base64,{picture})", key=key, description=caption
+    )
 
 
 def _shrink(file: Path) -> bytes:

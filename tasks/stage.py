@@ -32,7 +32,7 @@ def stage_task(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         stage = task(
-            name=name, version=version, task_run_name=task_run_name, persist_result=False, cache_policy=NO_CACHE
+            name=name, version=version, task_run_name=task_run_name or name, persist_result=False, cache_policy=NO_CACHE
         )(function)
 
         @wraps(function)

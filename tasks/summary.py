@@ -1,10 +1,14 @@
 """The end of a flow run: the report on the pages of Prefect and MLflow."""
 
 from tasks.pipeline import Pipeline
+from tasks.relevance import table_of_students, table_of_teachers
 from tasks.report import Report, decision_folder, frontier_files, make_report
 from tasks.run_page import show_link, show_picture, show_table
 from tasks.stage import stage_task
 from tasks.tracking import log_json, log_picture, log_summary, log_text
+
+_TEACHERS = "Teachers on the judged pairs of the confirmation split, in percent"
+_STUDENTS = "Student and baselines on the same pairs, in percent"
 
 
 @stage_task(name="summarize")
@@ -14,6 +18,15 @@ def summarize(pipeline: Pipeline) -> Report:
     show_link(pipeline.parent)
     show_table(table_of_policies(report), "pass-at-k", "pass@k on the confirmation split, difference to the base")
     show_table(table_of_stages(report), "stages", "What each stage cost; a found stage shows what it cost when made")
+    figures = {f"eval/{row.policy}/{row.set}/pass_at_{row.k}": row.value for row in report.pass_at_k}
+    if report.relevance is not None:
+        show_table(table_of_teachers(report.relevance), "teachers", _TEACHERS)
+        if report.relevance.students:
+            show_table(table_of_students(report.relevance), "students", _STUDENTS)
+        figures |= {f"label/{entry.name}/macro_f1": entry.votes.macro_f1.value for entry in report.relevance.teachers}
+        figures |= {
+            f"student/{name}/macro_f1": entry.macro_f1.value for name, entry in report.relevance.students.items()
+        }
     pictures = {f"frontier-{_hyphenate(label)}": file for label, file in frontier_files(pipeline).items()}
     folder = decision_folder(pipeline)
     if folder is not None:
@@ -23,10 +36,7 @@ def summarize(pipeline: Pipeline) -> Report:
         show_picture(file, name, name.replace("-", " "))
         log_picture(pipeline.parent, file, name)
     log_json(pipeline.parent, report.model_dump(mode="json"), "report")
-    log_summary(
-        pipeline.parent,
-        {f"eval/{row.policy}/{row.set}/pass_at_{row.k}": row.value for row in report.pass_at_k},
-    )
+    log_summary(pipeline.parent, figures)
     return report
 
 

@@ -10,14 +10,17 @@ from itertools import islice
 
 import polars as pl
 
+from agpo.alarms import find_alarms
 from agpo.artifacts import ArtifactRef
 from agpo.evaluation.figures import training_figure
 from agpo.progress import progress
 from agpo.session import Session
 from tasks.pipeline import Pipeline
+from tasks.run_page import show_table
 from tasks.stage import reopen_maker
-from tasks.tracking import RunRef, StepRecord, last_logged_step, log_figure, log_steps, open_run, run_context
+from tasks.tracking import RunRef, StepRecord, connect, last_logged_step, log_figure, log_steps, open_run, run_context
 
+_LOG = logging.getLogger("agpo")
 _COPY_EVERY = 2.0  # seconds between copies of metrics to MLflow
 
 
@@ -27,7 +30,9 @@ class Training:
     def __init__(self, pipeline: Pipeline, session: Session, run: RunRef | None) -> None:
         self.pipeline, self.session, self.run = pipeline, session, run
         self.step_deadline = pipeline.run.step_deadline
-        self._logged = -1 if run is None else last_logged_step(run)
+        logged = -1 if run is None else last_logged_step(run)
+        self._updates = list(islice(session.journal.updates(), logged + 1))  # those that MLflow has
+        self._alarmed: set[str] = set()
         self._copied_at = 0.0
 
     def steps(self) -> Iterator[int]:
@@ -38,6 +43,12 @@ class Training:
             progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance,
         ):
             for step in remaining:
+                if self.pipeline.time_is_up:
+                    _LOG.warning(
+                        "time is up after %d of %d steps: the run goes on with what is trained", step, remaining.stop
+                    )
+                    self.session.end_at(step)
+                    return
                 yield step
                 advance(1)
 
@@ -45,13 +56,27 @@ class Training:
         """Log the journalled steps that MLflow does not have. The journal is the source, so no attempt repeats one."""
         if self.run is None or (not now and time.monotonic() - self._copied_at < _COPY_EVERY):
             return
+        new = list(self.session.journal.updates(len(self._updates)))
         records: list[StepRecord] = [
-            {"step": update.step, "time_ms": update.time_ms, "metrics": update.metrics}
-            for update in self.session.journal.updates(self._logged + 1)
+            {"step": update.step, "time_ms": update.time_ms, "metrics": update.metrics} for update in new
         ]
         log_steps(self.run, records)
-        self._logged += len(records)
+        self._updates += new
+        self._sound_alarms(self.run)
         self._copied_at = time.monotonic()
+
+    def _sound_alarms(self, run: RunRef) -> None:
+        """Say in the log, on the MLflow run and on the flow run's page what looks wrong; again only when more does."""
+        alarms = find_alarms(self._updates)
+        names = {alarm.name for alarm in alarms}
+        for alarm in alarms:
+            if alarm.name not in self._alarmed:
+                _LOG.warning("alarm %s: %s", alarm.name, alarm.message)
+        if names - self._alarmed:
+            connect(run.tracking_uri).set_tag(run.run_id, "agpo.alarms", ", ".join(sorted(names)))
+            rows = [alarm.model_dump(exclude={"message"}) | {"message": alarm.message} for alarm in alarms]
+            show_table(rows, "alarms", "What looks wrong in the latest steps; nothing was stopped")
+        self._alarmed |= names
 
     def draw(self) -> None:
         """Draw the run's curves on its page."""

@@ -27,7 +27,7 @@ def report(decision: Decision, candidate: str = "candidate", champion: str = "ch
         _comparisons([*decision.quality_evidence, decision.quality_mean], reference, candidate),
         _method(decision),
         "### What this evaluation can decide",
-        _table(
+        format_table(
             ("set", "problems", "hardest k", "standard error", "equal model keeps boundary", "problems for 90 %"),
             (
                 (
@@ -42,7 +42,7 @@ def report(decision: Decision, candidate: str = "candidate", champion: str = "ch
             ),
         ),
         "### Samples",
-        _table(
+        format_table(
             ("policy", "samples", "unverifiable", "truncated", "without answer"),
             (
                 (
@@ -62,7 +62,7 @@ def report(decision: Decision, candidate: str = "candidate", champion: str = "ch
 
 
 def _comparisons(entries: Sequence[Comparison], reference: str, candidate: str) -> str:
-    return _table(
+    return format_table(
         ("set", "k", f"{reference}, %", f"{candidate}, %", "difference, points", "lower", "upper"),
         (
             (
@@ -91,6 +91,6 @@ def _share(count: int, whole: int) -> str:
     return f"{count:,} ({100 * count / whole:.2f} %)"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

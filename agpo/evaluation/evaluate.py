@@ -17,6 +17,7 @@ from agpo.rollout import LocalEngine, Sampling, cut_chunks
 from agpo.settings import Evaluation
 from agpo.stages import Work
 from agpo.verify import VerifierPool
+from agpo.verify.review import read_annotations
 from agpo.verify.rollouts import verify_rollouts
 
 
@@ -58,6 +59,7 @@ def evaluate(settings: Evaluation, work: Work) -> dict[str, Any]:
     chunks = cut_chunks(ids, settings.samples, settings.chunk)
     done = set(work.partial.names())
     verify = settings.verify
+    annotations = read_annotations(verify.annotations)
     left = sum(len(chunk) for chunk in chunks if _shard(chunk.index) not in done)
     total = len(ids) * settings.samples
     with (
@@ -68,7 +70,7 @@ def evaluate(settings: Evaluation, work: Work) -> dict[str, Any]:
             if _shard(chunk.index) in done:
                 continue
             rollouts = engine.generate(chunk, prompts, sampling, step=_STEP, policy=work.keys["policy"])
-            verdicts = verify_rollouts(rollouts, problems, tokenizer, pool)
+            verdicts = verify_rollouts(rollouts, problems, tokenizer, pool, annotations=annotations)
             write_table(work.partial, _shard(chunk.index), _count(rollouts, verdicts, tokenizer), Shard)
             advance(len(chunk))
     shards = pl.concat([read_table(work.partial, _shard(chunk.index), Shard) for chunk in chunks])

@@ -15,29 +15,25 @@ from agpo.evaluation.bootstrap import curve_intervals
 from agpo.evaluation.mixture import mixture_frontier
 from agpo.evaluation.passk import FloatArray
 from agpo.evaluation.selection import Choice
+from agpo.figure_style import BLUE, GREEN, GREY, INK, ORANGE, PINK, SKY, YELLOW, label_axes, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, which stays distinct under colour blindness, after a dark grey for the reference.
-_GREY, _BLUE, _ORANGE, _GREEN, _PINK, _YELLOW, _SKY = (
-    "#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-)  # fmt: skip
-_CURVES = tuple(zip((_GREY, _BLUE, _ORANGE, _GREEN, _PINK, _YELLOW, _SKY), "osD^vPX", strict=True))
-_INK, _RULE = "#333333", "#e6e6e6"
+_CURVES = tuple(zip((GREY, BLUE, ORANGE, GREEN, PINK, YELLOW, SKY), "osD^vPX", strict=True))
 
 _TRAINING_PANELS: dict[str, dict[str, tuple[str, str]]] = {  # title → metric → label, colour
-    "Mean reward": {"rollout/reward_mean": ("reward", _BLUE)},
+    "Mean reward": {"rollout/reward_mean": ("reward", BLUE)},
     "Groups by outcome": {
-        "rollout/all_wrong_share": ("all wrong", _ORANGE),
-        "rollout/mixed_share": ("mixed", _SKY),
-        "rollout/all_correct_share": ("all correct", _GREEN),
+        "rollout/all_wrong_share": ("all wrong", ORANGE),
+        "rollout/mixed_share": ("mixed", SKY),
+        "rollout/all_correct_share": ("all correct", GREEN),
     },
-    "Policy entropy, nats per token": {"policy/entropy": ("entropy", _BLUE)},
+    "Policy entropy, nats per token": {"policy/entropy": ("entropy", BLUE)},
     "Gradient mass": {
-        "policy/mass_positive": ("correct answers, $m_S$", _BLUE),
-        "policy/mass_negative": ("wrong answers, $m_F$", _ORANGE),
+        "policy/mass_positive": ("correct answers, $m_S$", BLUE),
+        "policy/mass_negative": ("wrong answers, $m_F$", ORANGE),
     },
 }
 
@@ -50,7 +46,7 @@ def curve_figure(curves: Mapping[str, pl.DataFrame], ks: Sequence[int], seed: in
     """
     intervals = {name: curve_intervals(counts, ks, seed=seed) for name, counts in curves.items()}
     sets = next(iter(intervals.values()))["set"].unique(maintain_order=True).to_list()
-    figure, panels = _new_figure("Reasoning boundary: pass@k with 95 % intervals", len(sets))
+    figure, panels = new_figure("Reasoning boundary: pass@k with 95 % intervals", len(sets))
     for axes, set_name in zip(panels, sets, strict=True):
         for index, (name, frame) in enumerate(intervals.items()):
             rows = frame.filter(pl.col("set") == set_name)
@@ -65,7 +61,7 @@ def curve_figure(curves: Mapping[str, pl.DataFrame], ks: Sequence[int], seed: in
         axes.set_xticks(list(ks), [str(k) for k in ks])
         axes.minorticks_off()
         axes.set_ylim(0, 102)
-        _label(axes, f"{set_name} ({rows['problems'][0]:,} problems)", "k, samples per problem")
+        label_axes(axes, f"{set_name} ({rows['problems'][0]:,} problems)", "k, samples per problem")
     panels[0].set_ylabel("pass@k, %")
     _add_legend(figure, panels[0])
     return figure
@@ -83,7 +79,7 @@ def frontier_figure(
     intervals = [curve_intervals(counts, (1, k), seed=seed) for counts in (base, *(by_weight[w] for w in weights))]
     mixture = mixture_frontier(base, by_weight[weights[-1]], k)
     sets = intervals[0]["set"].unique(maintain_order=True).to_list()
-    figure, panels = _new_figure(
+    figure, panels = new_figure(
         f"From the base to the trained policy: pass@1 against pass@{k}", len(sets), shared_y=False
     )
     for axes, set_name in zip(panels, sets, strict=True):
@@ -94,12 +90,12 @@ def frontier_figure(
         axes.plot(
             100 * mixed["pass_at_1"].to_numpy(),
             100 * mixed["pass_at_k"].to_numpy(),
-            color=_PINK,
+            color=PINK,
             linestyle="--",
             label=f"k samples mixed from base and w = {weights[-1]:g}",
             zorder=1,
         )
-        _label(axes, f"{set_name} ({rows[0]['problems'][0]:,} problems)", "pass@1, %")
+        label_axes(axes, f"{set_name} ({rows[0]['problems'][0]:,} problems)", "pass@1, %")
     panels[0].set_ylabel(f"pass@{k}, %")
     _add_legend(figure, panels[0])
     return figure
@@ -122,7 +118,7 @@ def training_figure(metrics: pl.DataFrame) -> Figure:
     if not present:
         accepted = ", ".join(metric for lines in _TRAINING_PANELS.values() for metric in lines)
         raise ValueError(f"none of the columns {metrics.columns} is a training metric; accepted are {accepted}")
-    figure, panels = _new_figure("Training", len(present), columns=2, shared_y=False)
+    figure, panels = new_figure("Training", len(present), columns=2, shared_y=False)
     window = max(1, len(metrics) // 25)
     for axes, (title, lines) in zip(panels, present.items(), strict=True):
         for metric, (label, colour) in lines.items():
@@ -130,7 +126,7 @@ def training_figure(metrics: pl.DataFrame) -> Figure:
             smooth = series[metric].rolling_mean(window, min_samples=1, center=True)
             axes.plot(series["step"].to_numpy(), series[metric].to_numpy(), color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(series["step"].to_numpy(), smooth.to_numpy(), color=colour, label=label)
-        _label(axes, title, "step")
+        label_axes(axes, title, "step")
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=9)
     return figure
@@ -142,17 +138,17 @@ def _draw_weights(axes: Axes, points: FloatArray, weights: Sequence[float], chos
 
     (x, left, right), (y, low, high) = points.transpose(1, 2, 0)
     across, up = np.stack([x - left, right - x]), np.stack([y - low, high - y])
-    axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", ecolor=_BLUE, alpha=0.3, linewidth=1.2)
-    axes.plot(x[0], y[0], color=_GREY, marker="s", markersize=10, linestyle="none", label="base", zorder=3)
-    axes.plot(x, y, color=_BLUE, marker="o", label="interpolated by weight w")
+    axes.errorbar(x, y, xerr=across, yerr=up, fmt="none", ecolor=BLUE, alpha=0.3, linewidth=1.2)
+    axes.plot(x[0], y[0], color=GREY, marker="s", markersize=10, linestyle="none", label="base", zorder=3)
+    axes.plot(x, y, color=BLUE, marker="o", label="interpolated by weight w")
     star = 1 + list(weights).index(chosen.weight)
     axes.plot(
         x[star],
         y[star],
-        color=_YELLOW,
+        color=YELLOW,
         marker="*",
         markersize=19,
-        markeredgecolor=_INK,
+        markeredgecolor=INK,
         linestyle="none",
         label=f"chosen: w = {chosen.weight:g}" + ("" if chosen.kept else ", no weight keeps the margin"),
         zorder=4,
@@ -164,42 +160,16 @@ def _draw_weights(axes: Axes, points: FloatArray, weights: Sequence[float], chos
             (8, 8),
             textcoords="offset points",
             fontsize=9,
-            color=_INK,
+            color=INK,
             path_effects=[Stroke(linewidth=2, foreground="white"), Normal()],
         )
     axes.axhline(
         y[0] - 100 * chosen.margin,
-        color=_ORANGE,
+        color=ORANGE,
         linewidth=1.2,
         linestyle=":",
         label=f"margin, {100 * chosen.margin:g} points below the base",
     )
-
-
-def _new_figure(
-    title: str, panels: int, columns: int | None = None, shared_y: bool = True
-) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    columns = min(columns or panels, panels)
-    rows = -(-panels // columns)
-    figure = Figure(figsize=(max(6.4, 4.8 * columns), 0.9 + 3.5 * rows), dpi=120, layout="constrained")
-    figure.suptitle(title, fontsize=13, color=_INK)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=shared_y).ravel()
-    for axes in grid[panels:]:
-        axes.remove()
-    for axes in grid[:panels]:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#999999")
-        axes.tick_params(colors=_INK, labelsize=9)
-        axes.grid(color=_RULE, linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, list(grid[:panels])
-
-
-def _label(axes: Axes, title: str, across: str) -> None:
-    axes.set_title(title.replace("_", " "), fontsize=11, color=_INK, loc="left")
-    axes.set_xlabel(across, fontsize=10, color=_INK)
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:

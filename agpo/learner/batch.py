@@ -17,6 +17,7 @@ from agpo.objectives import Objective, StepContext
 class Batch:
     """Usable rollouts: verified, and not truncated where truncated ones are masked."""
 
+    ids: list[str]  # of the rollouts
     prompts: list[list[int]]
     responses: list[list[int]]
     sampled_logprobs: list[list[float]]  # the sampler's
@@ -60,6 +61,7 @@ def make_batch(
     responses = rows["response_ids"].to_list()
     context = StepContext(step, torch.tensor([len(response) for response in responses], dtype=torch.long))
     return Batch(
+        ids=rows["id"].to_list(),
         prompts=rows["prompt_ids"].to_list(),
         responses=responses,
         sampled_logprobs=rows["logprobs"].to_list(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from agpo.learner.batch import Batch
@@ -24,6 +25,7 @@ def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) 
     groups = max(1, len(solved))
     lengths = rollouts["response_ids"].list.len()
     distinct = rollouts.select("problem_id", pl.col("response_ids").hash()).n_unique()
+    by_response = (verdicts["verdict"] == "unverifiable") & (verdicts["cause"] == "response")
     found = {
         "rollout/reward_mean": float((correct.double() * 2 - 1).mean()) if len(batch) else 0.0,
         "rollout/accuracy": float(correct.double().mean()) if len(batch) else 0.0,
@@ -34,9 +36,11 @@ def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) 
         "rollout/tokens": float(lengths.sum()),
         "rollout/truncated_share": float(rollouts["truncated"].sum()) / rows,
         "rollout/duplicate_share": 1 - distinct / rows,
+        "rollout/repetition": measure_repetition(rollouts["response_ids"]),
         "verify/correct_share": float((verdicts["verdict"] == "correct").sum()) / rows,
         "verify/wrong_share": float((verdicts["verdict"] == "wrong").sum()) / rows,
         "verify/unverifiable_share": float((verdicts["verdict"] == "unverifiable").sum()) / rows,
+        "verify/unverifiable_by_response_share": float(by_response.sum()) / rows,
         "verify/missing_share": float((verdicts["reason"] == "missing").sum()) / rows,
         "verify/malformed_share": float((verdicts["reason"] == "malformed").sum()) / rows,
         "policy/mass_positive": float(advantages[correct].abs().sum()) / usable,
@@ -47,3 +51,17 @@ def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) 
     if bool((~correct).any()):
         found["policy/advantage_negative"] = float(advantages[~correct].mean())
     return found
+
+
+def measure_repetition(responses: pl.Series) -> float:
+    """Share of the bigrams that repeat an earlier one of their own response: seq-rep-2 of arXiv 1908.04319, pooled.
+
+    ``responses``: a list of token ids each. 0 where no response has two tokens.
+    """
+    lengths = responses.list.len().to_numpy()
+    tokens = responses.explode().drop_nulls().to_numpy().astype(np.int64)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    inside = rows[1:] == rows[:-1]
+    size = tokens.max(initial=0) + 1
+    bigrams = ((rows[1:] * size + tokens[:-1]) * size + tokens[1:])[inside]
+    return 1 - len(np.unique(bigrams)) / len(bigrams) if len(bigrams) else 0.0

@@ -9,14 +9,14 @@ WEIGHTS = ".safetensors"
 WANTED = {WEIGHTS, ".json", ".model", ".txt", ".jinja"}  # weights, configuration, tokenizer: nothing that could be code
 
 
-def model_files(folder: str | Path) -> list[Path]:
-    """The files of a Hugging Face folder that a policy is made of; an error names what is missing."""
+def model_files(folder: str | Path, setting: str = "base.path") -> list[Path]:
+    """The files of a Hugging Face folder that a model is made of; an error names the setting and what is missing."""
     root = Path(folder)
     if not (root / "config.json").is_file():
-        raise FileNotFoundError(f"base.path: {root} is not a Hugging Face model folder (no config.json in it)")
+        raise FileNotFoundError(f"{setting}: {root} is not a Hugging Face model folder (no config.json in it)")
     files = [path for path in sorted(root.iterdir()) if path.suffix in WANTED and path.is_file()]
     if not any(path.suffix == WEIGHTS for path in files):
-        raise FileNotFoundError(f"base.path: {root} holds no {WEIGHTS} weights; other weight formats are not read")
+        raise FileNotFoundError(f"{setting}: {root} holds no {WEIGHTS} weights; other weight formats are not read")
     return files
 
 

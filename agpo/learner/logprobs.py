@@ -50,8 +50,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         if by_logprob is None:
             by_logprob = hidden.new_zeros(len(hidden), dtype=_precise(hidden.dtype))
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight)
-        grad_bias = None if bias is None else torch.zeros_like(bias)
+        # In half precision a chunk's gradient would be lost in the sum of many.
+        grad_weight = torch.zeros_like(weight, dtype=_precise(weight.dtype))
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=_precise(bias.dtype))
         for part in _chunks(hidden, weight):
             logp = _log_softmax(hidden[part], weight, bias, ctx.temperature)
             grad = logp.exp()
@@ -64,10 +65,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
             grad.scatter_add_(1, targets[part, None], by_logprob[part, None])
             grad = grad.div_(ctx.temperature).to(weight.dtype)
             torch.mm(grad, weight, out=grad_hidden[part])
-            grad_weight.addmm_(grad.T, hidden[part])
+            if grad.dtype == grad_weight.dtype:
+                grad_weight.addmm_(grad.T, hidden[part])
+            else:
+                grad_weight += grad.T @ hidden[part]
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None
+        grad_bias = None if bias is None or grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, grad_weight.to(weight.dtype), grad_bias, None, None
 
 
 def _chunks(hidden: Tensor, weight: Tensor) -> list[slice]:

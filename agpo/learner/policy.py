@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from agpo.learner.activations import checkpoint_layers
 from agpo.learner.folder import model_files
 from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.logprobs import chunked_logprobs
-from agpo.settings import ModelShape
+from agpo.settings import ModelShape, Precision
 
 
 def make_model(shape: ModelShape, tokenizer: Any, positions: int, seed: int) -> Any:
@@ -49,7 +52,7 @@ def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with _quiet():
+    with without_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -63,7 +66,7 @@ def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
 
 
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    with _quiet():
+    with without_bars():
         model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
@@ -83,14 +86,21 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 class LogprobReader:
-    """Reads token log-probs from a causal model: chunked over the vocabulary where its head is a plain linear map."""
+    """Reads token log-probs from a causal model: chunked over the vocabulary where its head is a plain linear map.
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    ``precision`` bf16 makes the matrix products in bf16 (autocast); weights, sums and the results stay in fp32.
+    ``checkpoint``: see `checkpoint_layers`.
+    """
+
+    def __init__(self, model: Any, precision: Precision = "fp32", checkpoint: bool = False) -> None:
+        self.model, self.half = model, precision == "bf16"
         self.body = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
         self.head = model.get_output_embeddings()
         self.chunked = self._head_is_linear()
-        self.small_llama = LlamaBody(model) if self.chunked and is_small_llama(model) else None
+        plain = self.chunked and not self.half and not checkpoint
+        self.small_llama = LlamaBody(model) if plain and is_small_llama(model) else None
+        if checkpoint:
+            checkpoint_layers(model)
 
     def read(self, ids: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [number chosen] of the tokens ``ids[chosen]`` given what is before them.
@@ -99,13 +109,21 @@ class LogprobReader:
         ``chosen`` [rows, length] bool; the first column must be False.
         """
         before, targets = chosen[:, 1:], ids[:, 1:][chosen[:, 1:]]
-        if self.chunked:
-            return chunked_logprobs(
-                self._hidden(ids[:, :-1], before), self.head.weight, targets, temperature, self.head.bias
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.half):
+            found: Tensor = (
+                self._hidden(ids[:, :-1], before)
+                if self.chunked
+                else self.model(input_ids=ids[:, :-1], use_cache=False).logits[before]
             )
-        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits[before]
-        logp = torch.log_softmax((logits if logits.dtype == torch.float64 else logits.float()) / temperature, dim=-1)
+        if self.chunked:
+            hidden, weight, bias = map(self._cast, (found, self.head.weight, self.head.bias))
+            return chunked_logprobs(hidden, weight, targets, temperature, bias)
+        logp = torch.log_softmax((found if found.dtype == torch.float64 else found.float()) / temperature, dim=-1)
         return logp.gather(1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    def _cast(self, part: Any) -> Any:
+        """For the head, which is not called as a module: autocast does not reach it."""
+        return part.bfloat16() if self.half and part is not None else part
 
     def _hidden(self, ids: Tensor, chosen: Tensor) -> Tensor:
         """Last hidden states [number chosen, width]."""
@@ -140,17 +158,15 @@ def _attention(width: int) -> str:
     return "eager" if width <= 256 and not torch.cuda.is_available() else "sdpa"
 
 
-class _quiet:
+@contextmanager
+def without_bars() -> Iterator[None]:
     """No progress bars from transformers while weights are read or written."""
+    from transformers.utils import logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        if self.shown:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]

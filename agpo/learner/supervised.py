@@ -24,21 +24,27 @@ _CHECKPOINT_EVERY = 500  # steps
 
 
 def train_supervised(
-    model: Any, tokenizer: Any, pairs: EncodedPairs, settings: Supervised, seed: int, partial: Files
+    model: Any,
+    tokenizer: Any,
+    pairs: EncodedPairs,
+    settings: Supervised,
+    seed: int,
+    partial: Files,
+    where: str = "base.training",
 ) -> dict[str, float]:
     """Train ``model`` in place; the loss is the mean over the batch's response tokens. Returns final metrics.
 
     AdamW (betas .9/.95, decay .01), linear warm-up, constant rate, linear decay to 5 % over the last 30 % of the steps;
     gradient norm clipped at 1; no dropout. Row order is a seeded permutation per epoch. Checkpoints go to ``partial``;
-    a killed training continues from the last one and ends in the same bytes. FloatingPointError when the loss is not
-    finite.
+    a killed training continues from the last one and ends in the same bytes. FloatingPointError, which names the
+    settings by ``where`` they are, when the loss is not finite.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
     first, losses = _restore(model, optimizer, partial)
     reader = LogprobReader(model)
-    with progress("warm start", settings.steps, "steps", first) as advance:
+    with progress("supervised training", settings.steps, "steps", first) as advance:
         for step in range(first, settings.steps):
             ids, chosen = pairs.pad(_draw_rows(len(pairs), settings.batch, step, seed))
             logprobs, _ = reader.read(ids.to(model.device), chosen.to(model.device), temperature=1.0)
@@ -46,8 +52,8 @@ def train_supervised(
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"warm start: the loss is {losses[-1]} at step {step} with base.training.rate = {settings.rate}; "
-                    "lower it"
+                    f"supervised training: the loss is {losses[-1]} at step {step} "
+                    f"with {where}.rate = {settings.rate}; lower it"
                 )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

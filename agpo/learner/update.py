@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from agpo.learner.batch import Batch, cut_micro_batches, pad_right, split_mini_batches
+from agpo.learner.guards import Guard, Reading
+from agpo.learner.optimizer import copy_state, put_back
 from agpo.learner.policy import LogprobReader
+from agpo.learner.token_sums import TokenSums
 from agpo.objectives.losses import KL_ESTIMATORS
 from agpo.settings import LearnerSettings, LossSettings
 
@@ -40,45 +43,72 @@ class Learner:
             raise ValueError("loss.kl > 0 needs the base model as reference")
         self.model, self.loss, self.settings = model, loss, settings
         self.temperature, self.seed = temperature, seed
-        self.policy = LogprobReader(model)
-        self.reference = LogprobReader(reference) if loss.kl > 0 else None
+        self.policy = LogprobReader(model, settings.precision, settings.checkpoint_activations)
+        self.reference = LogprobReader(reference, settings.precision) if loss.kl > 0 else None
+        self.guard = Guard(settings.guards)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
         )
 
-    def update(self, batch: Batch, step: int) -> Outcome:
+    def update(self, batch: Batch, step: int, guarded: bool = True) -> Outcome:
         """Take the optimiser steps of one batch; ``step`` (from 0) sets the learning rate and the mini-batch order.
 
-        A step whose loss or gradient is not finite is refused as a whole: what its earlier mini-batches changed is
-        put back.
+        A step whose loss or gradient is not finite, or that passes a bound of the guards, is refused as a whole: what
+        was changed until then is put back. Without ``guarded`` only what is not finite is refused, as in a replay of
+        what a journal holds: there the guards have decided, and rounding on a GPU must not decide anew.
         """
         if not len(batch):
             return Outcome("no usable rollout: all are unverifiable or truncated", {})
-        optimizer_steps = self.settings.mini_batches * self.settings.epochs
-        on_policy = optimizer_steps == 1
-        kept = None if on_policy else self._copy_state()
-        old = None if on_policy else self._read_old_logprobs(batch)
+        several = self.settings.mini_batches * self.settings.epochs > 1
+        watching = guarded and self.settings.guards.reads_after
+        kept = copy_state(self.optimizer) if several or watching else None
+        watched = self.guard.choose_rows(len(batch))
+        whole = self._read(batch, np.arange(len(batch))) if several else None
         rate = self.settings.rate * min(1.0, (step + 1) / max(1, self.settings.warm_up))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-        sums = _Sums()
+        sums = TokenSums()
         norms: list[float] = []
+        changes: dict[str, float] = {}
+        before = (self._read(batch, watched) if whole is None else whole.take(watched)) if watching else None
+        refused = self._take_steps(batch, step, None if whole is None else whole.logprobs, guarded, sums, norms)
+        if refused is None and before is not None:
+            ids = [batch.ids[row] for row in watched]
+            refused, changes = self.guard.compare(before, self._read(batch, watched), ids)
+        metrics = {**sums.means(), **changes, "policy/rate": rate}
+        if norms:
+            metrics["policy/gradient_norm"] = float(np.mean(norms))
+        if refused is None:
+            return Outcome(None, metrics)
+        if kept is not None:
+            put_back(self.optimizer, kept)
+        return Outcome(f"{refused} (step {step}, {len(batch)} rows)", metrics)
+
+    def _take_steps(
+        self, batch: Batch, step: int, old: list[Tensor] | None, guarded: bool, sums: TokenSums, norms: list[float]
+    ) -> str | None:
+        """The optimiser steps of a batch, up to one that is refused: its reason."""
         for epoch in range(self.settings.epochs):
             for rows in split_mini_batches(batch, self.settings.mini_batches, (self.seed, step, epoch)):
                 refused = self._accumulate(batch, rows, old, sums)
-                norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
-                if refused is None and not math.isfinite(norm):
-                    refused = f"gradient norm is {norm}"
                 if refused is not None:
-                    if kept is not None:
-                        self._put_back(kept)
-                    return Outcome(f"{refused} (step {step}, {len(rows)} rows)", sums.means())
+                    return refused
+                parameters = dict(self.model.named_parameters())
+                total = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters.values()])
+                norms.append(float(total))
+                if not math.isfinite(norms[-1]):
+                    broken = (name for name, part in parameters.items() if not part.grad.isfinite().all())
+                    return f"gradient norm is {norms[-1]}, first not finite in {next(broken, 'no single tensor')}"
+                refused = self.guard.check_gradient(norms[-1]) if guarded else None
+                if refused is not None:
+                    largest = max(parameters, key=lambda name: float(parameters[name].grad.norm()))
+                    return f"{refused}, most of it in {largest}"
+                torch.nn.utils.clip_grads_with_norm_(parameters.values(), self.settings.clip_norm, total)
                 self.optimizer.step()
-                norms.append(norm)
-        return Outcome(None, {**sums.means(), "policy/gradient_norm": float(np.mean(norms)), "policy/rate": rate})
+        return None
 
-    def _accumulate(self, batch: Batch, rows: np.ndarray, old: list[Tensor] | None, sums: _Sums) -> str | None:
+    def _accumulate(self, batch: Batch, rows: np.ndarray, old: list[Tensor] | None, sums: TokenSums) -> str | None:
         """Gradients of one optimiser step; the reason if the loss is not finite.
 
         The weights of the tokens follow from all rows of the mini-batch and are fixed before the first micro-batch:
@@ -99,6 +129,13 @@ class Learner:
             advantages = batch.advantages[micro].to(logprobs.device, logprobs.dtype)[owner]
             before = logprobs.detach() if old is None else torch.cat([old[row] for row in micro])
             losses = self.loss.policy.token_losses(logprobs, before, advantages, owner)
+            sampled = before.new_tensor([value for row in micro for value in batch.sampled_logprobs[row]])
+            importance = (before - sampled).exp()
+            clipped = self.loss.policy.clipped(logprobs.detach(), before, advantages, owner)
+            if self.loss.correction is not None:
+                importance = self.loss.correction.token_weights(before, sampled, owner)
+                losses = losses * importance
+                clipped["correction"] = self.loss.correction.held(before, sampled, owner)
             divergence = torch.zeros_like(logprobs)
             if self.reference is not None:
                 with torch.no_grad():
@@ -109,85 +146,20 @@ class Learner:
                 losses = losses - self.loss.entropy * entropy
             total = (losses * weights[micro].to(losses.device, losses.dtype)[owner]).sum()
             if not torch.isfinite(total):
-                return f"loss is {total.item()}"
+                broken = owner[~losses.isfinite()].tolist() or [0]
+                return f"loss is {total.item()}, as in rollout {batch.ids[micro[broken[0]]]}"
             total.backward()  # type: ignore[no-untyped-call]
-            clipped = self.loss.policy.clipped(logprobs.detach(), before, advantages, owner)
-            sums.add(batch, micro, before, entropy.detach(), divergence.detach(), clipped)
+            sums.add(batch, micro, before, entropy.detach(), divergence.detach(), clipped, sampled, importance)
         return None
 
     @torch.no_grad()
-    def _read_old_logprobs(self, batch: Batch) -> list[Tensor]:
-        """The policy's log-probs before the step's first optimiser step, a tensor a row."""
-        found: list[Tensor] = [torch.empty(0)] * len(batch)
-        for micro in cut_micro_batches(batch, np.arange(len(batch)), self.settings.micro_tokens):
+    def _read(self, batch: Batch, rows: np.ndarray) -> Reading:
+        """What the policy as it is says about these rows, in their order."""
+        found: dict[int, tuple[Tensor, ...]] = {}
+        for micro in cut_micro_batches(batch, rows, self.settings.micro_tokens):
             ids, chosen = pad_right(batch, micro, self.model.device)
-            logprobs, _ = self.policy.read(ids, chosen, self.temperature)
-            parts = logprobs.split(batch.response_tokens[micro].tolist())  # type: ignore[no-untyped-call]
-            for row, part in zip(micro, parts, strict=True):
-                found[row] = part
-        return found
-
-    def _copy_state(self) -> tuple[list[Tensor], dict[str, Any]]:
-        weights = [parameter.detach().clone() for parameter in self.model.parameters()]
-        state = self.optimizer.state_dict()
-        copied = {
-            index: {name: value.clone() for name, value in entry.items()} for index, entry in state["state"].items()
-        }
-        return weights, {**state, "state": copied}
-
-    @torch.no_grad()
-    def _put_back(self, kept: tuple[list[Tensor], dict[str, Any]]) -> None:
-        for parameter, weight in zip(self.model.parameters(), kept[0], strict=True):
-            parameter.copy_(weight)
-        self.optimizer.load_state_dict(kept[1])
-
-
-class _Sums:
-    """Token sums over the micro-batches of a step."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {}
-        self.largest_mismatch = 0.0
-
-    def add(
-        self,
-        batch: Batch,
-        rows: np.ndarray,
-        before: Tensor,
-        entropy: Tensor,
-        divergence: Tensor,
-        clipped: dict[str, Tensor],
-    ) -> None:
-        sampled = torch.tensor([value for row in rows for value in batch.sampled_logprobs[row]], device=before.device)
-        correct = batch.correct[rows].to(before.device)
-        positive = torch.repeat_interleave(correct, batch.response_tokens[rows].to(before.device))
-        drift = (sampled - before).double()
-        self.largest_mismatch = max(self.largest_mismatch, float(drift.abs().max()))
-        for name, value in {
-            "tokens": torch.ones_like(entropy),
-            "positive_tokens": positive.float(),
-            "entropy": entropy,
-            "entropy_positive": entropy * positive,
-            "kl": divergence,
-            "mismatch_kl": drift.exp() - drift - 1,
-            **{f"clip_{bound}": held for bound, held in clipped.items()},
-        }.items():
-            self.values[name] = self.values.get(name, 0.0) + float(value.double().sum())
-
-    def means(self) -> dict[str, float]:
-        if not self.values:
-            return {}
-        v = self.values
-        tokens, positive = v["tokens"], v["positive_tokens"]
-        found = {
-            "policy/entropy": v["entropy"] / tokens,
-            "policy/kl_to_base": v["kl"] / tokens,
-            "policy/sampler_mismatch_kl": v["mismatch_kl"] / tokens,
-            "policy/sampler_mismatch_largest": self.largest_mismatch,
-        }
-        found |= {f"policy/{name}_share": v[name] / tokens for name in v if name.startswith("clip_")}
-        if positive:
-            found["policy/entropy_positive"] = v["entropy_positive"] / positive
-        if tokens > positive:
-            found["policy/entropy_negative"] = (v["entropy"] - v["entropy_positive"]) / (tokens - positive)
-        return found
+            lengths = batch.response_tokens[micro].tolist()
+            parts = [values.split(lengths) for values in self.policy.read(ids, chosen, self.temperature)]  # type: ignore[no-untyped-call]
+            found |= dict(zip(micro.tolist(), zip(*parts, strict=True), strict=True))
+        logprobs, entropies = zip(*(found[row] for row in rows.tolist()), strict=True)
+        return Reading(list(logprobs), list(entropies))

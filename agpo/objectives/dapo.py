@@ -30,19 +30,20 @@ class Overlong(BaseModel):
         return self
 
     def rewards(self, lengths: Tensor) -> Tensor:
-        """What is added to the rewards [B] of responses of ``lengths`` [B] tokens: between −f and 0 up to L_max."""
-        return ((self.longest - self.buffer - lengths) / self.buffer * self.penalty).clamp_max(0)
+        """What is added to the rewards [B] of responses of ``lengths`` [B] tokens: between −f and 0."""
+        return -self.penalty * ((lengths - (self.longest - self.buffer)) / self.buffer).clamp(0, 1)
 
 
 class Dapo(AdvantageEstimator):
     """GRPO's advantage of a reward with a soft punishment of overlong responses.
 
-        A_i = (r_i + o_i − μ) / (σ + ε)        o_i = min(−(L_i − (L_max − L_buf)) / L_buf · f, 0)
+        A_i = (r_i + o_i − μ) / (σ + ε)        o_i = −f · clip((L_i − (L_max − L_buf)) / L_buf, 0, 1)
 
-    μ and σ are the group's, of r + o. The method's other parts are settings of the loss: ``loss.policy.clip_high =
-    0.28`` (clip-higher) and the token mean, which is the default. Its dynamic sampling, which draws further problems
-    in place of groups that are all right or all wrong, is not part of an advantage: such groups give 0 here, unless
-    their lengths are punished differently. No punishment by default is our choice, because L_max is the run's.
+    μ and σ are the group's, of r + o. Beyond L_max o stays at −f (Eq. 13, as TRL 1.16; in verl 0.9.1 it goes on
+    falling). The method's other parts are settings of the loss: ``loss.policy.clip_high = 0.28`` (clip-higher) and the
+    token mean, which is the default. Its dynamic sampling, which draws further problems in place of groups that are
+    all right or all wrong, is not part of an advantage: such groups give 0 here, unless their lengths are punished
+    differently. No punishment by default is our choice, because L_max is the run's.
     """
 
     kind: Literal["dapo"] = "dapo"

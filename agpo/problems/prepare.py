@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from agpo.problems.decisions import Decided
     from agpo.problems.reader import SourceRow
     from agpo.problems.table import CheckedRows
     from agpo.settings import HubProblems, ProblemSource, RowProblems, TableProblems
@@ -31,27 +32,42 @@ def prepare(settings: ProblemSource, work: Work) -> dict[str, Any]:
 
     sources = source_digests(settings)
     pairs: pl.DataFrame | None = None
+    separation: dict[str, Any] = {}
+    decided: Decided | None = None
     if settings.source == "countdown" or settings.source == "shop":
         if settings.source == "countdown":
             from agpo.problems.countdown import generate_countdown
 
             problems, demonstrations = generate_countdown(settings, work.seed)
         else:
-            from agpo.problems.shop import generate_shop
+            from agpo.problems.shop import generate_shop, pose_problems
 
             problems, pairs, demonstrations = generate_shop(settings, work.seed)
+            if settings.decisions:
+                decided = _decide(pairs, settings.decisions, "esci4", "plain-v1")
+                pairs, problems = decided.pairs, pose_problems(decided.pairs)
         quarantine: pl.DataFrame = Quarantine.create_empty()
-        read = kept = problems.height
+        read = kept = problems.height - (decided.joined if decided else 0)
     else:
-        checked = _check_source(settings, sources, work)
-        if settings.verifier == "label":
-            from agpo.problems.pair_rows import split_pairs
+        from agpo.problems.separation import separate
 
-            problems, pairs, demonstrations = split_pairs(checked, settings)
+        checked, separation = separate(_check_source(settings, sources, work), settings, sources)
+        if settings.verifier == "label":
+            from agpo.problems.pair_rows import pose_pairs, show_labels, split_pairs
+
+            pairs = split_pairs(checked, settings)
+            if settings.decisions:
+                decided = _decide(pairs, settings.decisions, settings.scheme, settings.prompt)
+                pairs = decided.pairs
+            problems, demonstrations = pose_pairs(pairs), show_labels(pairs)
         else:
             problems, demonstrations = _split_rows(checked, settings)
         quarantine, read, kept = checked.quarantine, checked.read, checked.kept.height
     write_table(work.out, "problems.parquet", problems, Problems)
+    rows = {"read": read, "kept": kept, "quarantined": quarantine.height, "unused": kept - problems.height}
+    if decided:
+        rows["unused"] += decided.joined
+        quarantine = quarantine.vstack(decided.quarantine)
     write_table(work.out, "quarantine.parquet", quarantine, Quarantine)
     if demonstrations.height:
         write_table(work.out, "demonstrations.parquet", demonstrations, Demonstrations)
@@ -60,13 +76,22 @@ def prepare(settings: ProblemSource, work: Work) -> dict[str, Any]:
     receipt = {
         "source": settings.source,
         "digests": sources,
-        "rows": {"read": read, "kept": kept, "quarantined": quarantine.height, "unused": kept - problems.height},
+        "rows": rows,
         "quarantined": count_reasons(quarantine),
+        "separation": separation,
+        "decisions": decided.counts if decided else {},
         "problems": _count_sets(problems),
         "demonstrations": demonstrations.height,
     }
     (work.out / "receipt.json").write_text(json.dumps(receipt, indent=1, ensure_ascii=False), encoding="utf-8")
     return {"rows": problems.height, "metrics": _flatten(receipt)}
+
+
+def _decide(pairs: pl.DataFrame, address: str, scheme: str, prompt: str) -> Decided:
+    from agpo.problems.decisions import apply_decisions
+    from agpo.relevance import find_scheme
+
+    return apply_decisions(pairs, address, find_scheme(scheme), prompt)
 
 
 def _check_source(settings: TableProblems | HubProblems, sources: Mapping[str, str], work: Work) -> CheckedRows:
@@ -84,15 +109,12 @@ def _check_source(settings: TableProblems | HubProblems, sources: Mapping[str, s
     bad = checked.quarantine.height
     if bad > settings.largest_bad_share * checked.read or not checked.kept.height:
         write_table(work.partial, "quarantine.parquet", checked.quarantine, Quarantine)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(checked.quarantine).items())
-        first = "".join(
-            f"; first: {source} row {row}: {detail}"
-            for source, row, detail in checked.quarantine.select("source", "row", "detail").head(1).iter_rows()
-        )
         raise TooManyBadRows(
-            f"{bad} of {checked.read} rows are bad ({reasons or 'the source is empty'}), accepted: at least one good "
-            f"row and a share of problems.largest_bad_share = {settings.largest_bad_share}{first}; "
-            f"all of them: {work.partial.uri}/quarantine.parquet"
+            checked.read,
+            count_reasons(checked.quarantine),
+            next(checked.quarantine.select("source", "row", "detail").iter_rows(), None),
+            settings.largest_bad_share,
+            f"{work.partial.uri}/quarantine.parquet",
         )
     return checked
 
@@ -144,4 +166,7 @@ def _flatten(receipt: Mapping[str, Any]) -> dict[str, float]:
     metrics |= {
         f"problems/{split}_{name}": n for split, sets in receipt["problems"].items() for name, n in sets.items()
     }
+    separation = receipt["separation"]
+    metrics |= {f"problems/{name}": separation[name] for name in ("contaminated", "near_duplicate") if separation}
+    metrics |= {f"problems/decisions_{name}": count for name, count in receipt["decisions"].items()}
     return {**metrics, "problems/demonstrations": receipt["demonstrations"]}

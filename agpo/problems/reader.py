@@ -53,7 +53,7 @@ def read_rows(file: SourceFile) -> Iterator[SourceRow]:
     try:
         yield from reader(file)
     except Exception as error:  # each compression, Polars and each file system has its own
-        raise ValueError(f"problems.path: cannot read {file.name}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{file.setting}: cannot read {file.name}: {type(error).__name__}: {error}") from error
 
 
 def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -85,7 +85,23 @@ class CheckedRows:
 
 
 class TooManyBadRows(ValueError):
-    """The share of quarantined rows is above its bound."""
+    """The share of quarantined rows is above its bound, or no row is good."""
+
+    def __init__(
+        self,
+        read: int,
+        reasons: Mapping[str, int],
+        first: tuple[str, int, str] | None,
+        largest_share: float,
+        place: str,
+    ) -> None:
+        """``first``: source, row and detail of a bad row; ``place``: where all of them lie."""
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        example = "; first: {} row {}: {}".format(*first) if first else ""
+        super().__init__(
+            f"{sum(reasons.values())} of {read} rows are bad ({listed or 'the source is empty'}), accepted: at least "
+            f"one good row and a share of problems.largest_bad_share = {largest_share}{example}; all of them: {place}"
+        )
 
 
 def check_rows(rows: Iterable[SourceRow], settings: RowProblems) -> CheckedRows:
@@ -103,7 +119,7 @@ def check_rows(rows: Iterable[SourceRow], settings: RowProblems) -> CheckedRows:
     kept: list[pl.DataFrame] = [DistinctRows.create_empty()]
     quarantined: list[pl.DataFrame] = [Quarantine.create_empty()]
     read = 0
-    for batch in _batches(islice(rows, settings.limit)):
+    for batch in batch_rows(islice(rows, settings.limit)):
         read += len(batch)
         mapped = pl.DataFrame(
             [(place, row.source, row.number, *_map_fields(row, settings)) for place, row in enumerate(batch)],
@@ -128,7 +144,8 @@ def count_reasons(quarantine: pl.DataFrame) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def _batches(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
+def batch_rows(rows: Iterator[SourceRow]) -> Iterator[list[SourceRow]]:
+    """As many rows at a time as are held in memory."""
     return iter(lambda: list(islice(rows, _BATCH)), [])
 
 
@@ -149,6 +166,12 @@ class BadField(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, escape_surrogates(detail)
+
+
+def quarantine_rows(refused: Iterable[tuple[SourceRow, BadField]]) -> pl.DataFrame:
+    """The table `Quarantine` of rows with what is wrong with them."""
+    rows = [(row.source, row.number, bad.reason, bad.detail, row.content) for row, bad in refused]
+    return Quarantine.cast(pl.DataFrame(rows, schema=Quarantine.create_empty().schema, orient="row"))
 
 
 def _map_fields(row: SourceRow, settings: RowProblems) -> tuple[str | None, ...]:

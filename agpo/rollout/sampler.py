@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agpo.rollout.decoder import Decoder
 from agpo.rollout.randomness import Uniforms
+from agpo.rollout.truncation import truncate_logits
 
 _BLOCK = 1 << 24  # samples × vocabulary looked at in one go
 
@@ -27,7 +28,7 @@ class Samples:
     """Sampled answers, one row each."""
 
     tokens: NDArray[np.int32]  # [samples, longest]; only the first ``lengths`` of a row count
-    logprobs: NDArray[np.float32]  # [samples, longest], natural log, under the sampling distribution
+    logprobs: NDArray[np.float32]  # [samples, longest], natural log, under the distribution that was sampled
     lengths: NDArray[np.int32]  # [samples], the stop token included
     truncated: NDArray[np.bool_]  # [samples], reached the limit without a stop token
 
@@ -40,12 +41,16 @@ def sample_answers(
     *,
     tokens: int,
     temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
     stops: Collection[int],
     progress: Callable[[int], None] | None = None,
 ) -> Samples:
     """Draw one answer for every entry of ``prompt_of`` [samples], the index of its prompt.
 
-    ``tokens``: most new tokens of an answer. ``progress`` is called with the number of answers that ended.
+    ``tokens``: most new tokens of an answer. ``top_p``, ``top_k``, ``min_p``: see `truncate_logits`.
+    ``progress`` is called with the number of answers that ended.
     """
     count = len(prompt_of)
     drawn = np.zeros((count, tokens), np.int32)
@@ -58,7 +63,8 @@ def sample_answers(
     live = np.arange(count)
     row = prompt_of
     for position in range(tokens):
-        logp = torch.log_softmax(logits / temperature, dim=-1)
+        possible = truncate_logits(logits / temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+        logp = torch.log_softmax(possible, dim=-1)
         rows = torch.from_numpy(row).to(logits.device)
         token = _draw(logp, rows, torch.from_numpy(uniforms.at(position)[live]).to(logits.device))
         drawn[live, position] = token.cpu().numpy()

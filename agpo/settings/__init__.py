@@ -1,6 +1,7 @@
 """Typed settings of a run. Unknown fields are refused; every wrong field is an error with its path, all at once."""
 
 from agpo.settings.common import Settings
+from agpo.settings.distil import Distilling, DistilSettings
 from agpo.settings.evaluation import (
     EvaluateSettings,
     Evaluation,
@@ -10,6 +11,8 @@ from agpo.settings.evaluation import (
     PromoteSettings,
     Selecting,
 )
+from agpo.settings.judge_student import StudentJudging
+from agpo.settings.label import Labelling, LabelSettings, UnlabelledPairs
 from agpo.settings.policy import Base, FolderBase, HubBase, ModelShape, ScratchBase, Supervised, WarmStart
 from agpo.settings.problems import (
     CountdownProblems,
@@ -23,26 +26,40 @@ from agpo.settings.problems import (
     TableProblems,
 )
 from agpo.settings.run import NightlyRun, TrainRun
-from agpo.settings.training import LearnerSettings, LossSettings, RolloutSettings, VerifySettings
+from agpo.settings.supervise import SuperviseSettings, Supervision
+from agpo.settings.training import (
+    GuardSettings,
+    LearnerSettings,
+    LossSettings,
+    Precision,
+    RolloutSettings,
+    VerifySettings,
+)
 
 __all__ = [
     "Base",
     "CountdownProblems",
+    "DistilSettings",
+    "Distilling",
     "EvaluateSettings",
     "Evaluation",
     "FieldMap",
     "FolderBase",
     "GeneratedProblems",
+    "GuardSettings",
     "HubBase",
     "HubProblems",
     "InterpolateSettings",
     "Interpolation",
     "Judging",
+    "LabelSettings",
+    "Labelling",
     "LearnerSettings",
     "LossSettings",
     "ModelShape",
     "NightlyRun",
     "PairFields",
+    "Precision",
     "ProblemSource",
     "PromoteSettings",
     "RolloutSettings",
@@ -51,9 +68,13 @@ __all__ = [
     "Selecting",
     "Settings",
     "ShopProblems",
+    "StudentJudging",
+    "SuperviseSettings",
     "Supervised",
+    "Supervision",
     "TableProblems",
     "TrainRun",
+    "UnlabelledPairs",
     "VerifySettings",
     "WarmStart",
 ]

@@ -11,6 +11,13 @@ from agpo.problems.prompt import prompt_names
 from agpo.relevance import find_scheme
 from agpo.settings.common import Settings
 
+_DECISIONS = Field(
+    "",
+    title="Audit decisions",
+    description="a labelling's audit.csv with its column decision filled in, or a glob of such files; "
+    "they become training gold",
+)
+
 
 class CountdownProblems(Settings):
     """Generated number puzzles: reach the target with every number once, in steps that the verifier replays."""
@@ -46,6 +53,7 @@ class ShopProblems(Settings):
     over_grading: float = Field(
         0.65, ge=0, le=1, title="Over-grading", description="how often demonstrations pass an accessory or near miss"
     )
+    decisions: str = _DECISIONS
 
 
 class FieldMap(Settings):
@@ -86,9 +94,21 @@ class RowProblems(Settings):
         400, ge=0, title="Confirmation problems", description="taken from another tenth of the rows; 0 as above"
     )
     limit: int | None = Field(None, ge=1, title="Limit", description="use only the first rows")
+    evaluation_sets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        title="Evaluation sets",
+        description="files whose questions are not trained on; test.jsonl#problem names another field of the question",
+    )
+    overlap: int = Field(
+        13, ge=5, title="Overlap", description="words in a row that no training and evaluation question may share"
+    )
+    near_duplicates: float = Field(
+        0.9, ge=0, le=1, title="Near-duplicates", description="training questions as similar as this go; 0 keeps all"
+    )
     largest_bad_share: float = Field(
         0.05, ge=0, le=1, title="Largest bad share", description="more quarantined rows than this stop the run"
     )
+    decisions: str = _DECISIONS
 
     @field_validator("prompt")
     @classmethod
@@ -110,6 +130,12 @@ class RowProblems(Settings):
                 f"prompt {self.prompt} does not ask for a label of scheme {self.scheme}; "
                 f"accepted: {', '.join(fitting)}, plain-v1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _decisions_are_of_pairs(self) -> Self:
+        if self.decisions and self.verifier != "label":
+            raise ValueError(f"decisions are labels of pairs; verifier is {self.verifier}, accepted: label")
         return self
 
 

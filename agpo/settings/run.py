@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agpo.objectives import Agpo, Objective
 from agpo.settings.common import Settings
+from agpo.settings.distil import Distilling, DistilSettings
 from agpo.settings.evaluation import (
     EvaluateSettings,
     Evaluation,
@@ -16,9 +18,22 @@ from agpo.settings.evaluation import (
     PromoteSettings,
     Selecting,
 )
+from agpo.settings.judge_student import StudentJudging
+from agpo.settings.label import Labelling, LabelSettings, UnlabelledPairs
 from agpo.settings.policy import Base, ScratchBase, WarmStart
-from agpo.settings.problems import CountdownProblems, GeneratedProblems, ProblemSource
+from agpo.settings.problems import (
+    CountdownProblems,
+    GeneratedProblems,
+    PairFields,
+    ProblemSource,
+    RowProblems,
+    ShopProblems,
+)
+from agpo.settings.supervise import SuperviseSettings, Supervision
 from agpo.settings.training import LearnerSettings, LossSettings, RolloutSettings, VerifySettings
+
+# Of `VerifySettings`: what only costs time, watches or stops a run; annotations enter a key by their content.
+VERIFY_COSTS = {"workers", "memory", "largest_unverifiable_share", "audit", "annotations"}
 
 
 class TrainRun(Settings):
@@ -63,7 +78,7 @@ class TrainRun(Settings):
         return self.model_dump(
             mode="json",
             include={"rollout", "verify", "objective", "loss", "learner"},
-            exclude={"verify": {"workers", "memory", "largest_unverifiable_share"}, "learner": {"refusals"}},
+            exclude={"verify": VERIFY_COSTS, "learner": {"refusals"}},
         )
 
     @model_validator(mode="after")
@@ -84,20 +99,63 @@ class TrainRun(Settings):
         return self
 
     @model_validator(mode="after")
+    def _correction_sees_all_tokens(self) -> Self:
+        if self.loss.correction is not None and self.rollout.truncates:
+            raise ValueError(
+                "loss.correction compares with the probabilities of all tokens, and rollout.top_p, top_k or min_p "
+                "leave some out; accepted: one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _objective_fits_groups(self) -> Self:
         _check_group(self.objective, "objective", self.rollout.samples)
         return self
 
 
 class NightlyRun(TrainRun):
-    """A whole night: train, choose the candidate, evaluate it, and let the gate decide."""
+    """A whole night: train, choose the candidate, evaluate it, let the gate decide, label, and distil a student."""
 
+    start: Literal["base", "champion"] = Field(
+        "base", title="Start from", description="where training starts; the boundary is measured against the base"
+    )
+    stop_training_at: str = Field(
+        "",
+        pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$",
+        title="Stop training at",
+        description="HH:MM after the start: the night goes on with what is trained by then; empty: all steps",
+    )
+    time_zone: str = Field("UTC", title="Time zone", description="of that time, e.g. Europe/Berlin")
     interpolate: InterpolateSettings = Field(InterpolateSettings(), title="Interpolate")
     evaluate: EvaluateSettings = Field(EvaluateSettings(), title="Evaluate")
     promote: PromoteSettings = Field(PromoteSettings(), title="Promote")
     compare: tuple[Objective, ...] = Field(
         (), title="Also compare", description="objectives trained beside, same additions"
     )
+    supervise: SuperviseSettings | None = Field(
+        None,
+        title="Also supervise",
+        description="a teacher that spends the same gold on supervised steps",
+    )
+    label: LabelSettings | None = Field(None, title="Label", description="the champion labels query–ad pairs")
+    distil: DistilSettings | None = Field(None, title="Distil", description="a student learns from the labels")
+    promote_student: StudentJudging = Field(StudentJudging(), title="Promote the student")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"{name!r} is not a time zone; accepted are names such as UTC or Europe/Berlin")
+        return name
+
+    @model_validator(mode="after")
+    def _labels_need_pairs(self) -> Self:
+        wanted = [name for name in ("supervise", "label", "distil") if getattr(self, name) is not None]
+        if wanted and not self._has_pairs:
+            raise ValueError(f"{', '.join(wanted)}: problems must be query–ad pairs (source shop or verifier label)")
+        if self.label is None and wanted:
+            raise ValueError(f"{', '.join(wanted)}: there are no labels without label; give it, e.g. label.samples=8")
+        return self
 
     @model_validator(mode="after")
     def _compared_fit_groups(self) -> Self:
@@ -115,6 +173,66 @@ class NightlyRun(TrainRun):
             chat_template=self.rollout.chat_template,
             verify=self.verify,
         )
+
+    @property
+    def _has_pairs(self) -> bool:
+        return isinstance(self.problems, ShopProblems) or getattr(self.problems, "verifier", "") == "label"
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of the pairs' labels."""
+        return "esci4" if isinstance(self.problems, ShopProblems) else getattr(self.problems, "scheme", "")
+
+    @property
+    def labels(self) -> LabelSettings:
+        if self.label is None:
+            raise ValueError("this run says nothing about labels; accepted: settings with label, e.g. the profile shop")
+        return self.label
+
+    def check_labels(self) -> Self:
+        """This run; ValueError if it says nothing about labels."""
+        assert self.labels
+        return self
+
+    @property
+    def unlabelled(self) -> UnlabelledPairs | None:
+        """The file of unlabelled pairs; None where the problems have their own."""
+        if not self.labels.path:
+            return None
+        problems = self.problems
+        if isinstance(problems, RowProblems):
+            fields, prompt, bad = problems.pair, problems.prompt, problems.largest_bad_share
+        else:
+            fields, prompt, bad = PairFields(), "plain-v1", 0.05
+        return UnlabelledPairs(
+            path=self.labels.path, pair=fields, scheme=self.scheme, prompt=prompt, largest_bad_share=bad
+        )
+
+    def labelling(self, split: Literal["confirmation", "unlabelled"]) -> Labelling:
+        return Labelling(
+            split=split,
+            scheme=self.scheme,
+            samples=self.labels.samples,
+            temperature=self.labels.temperature,
+            shard=self.labels.shard,
+            audit=self.labels.audit,
+            tokens=self.rollout.tokens,
+            chat_template=self.rollout.chat_template,
+        )
+
+    @property
+    def supervision(self) -> Supervision:
+        settings = self.supervise or SuperviseSettings()
+        return Supervision(
+            **settings.model_dump(),
+            tokens=self.rollout.tokens,
+            chat_template=self.rollout.chat_template,
+            verify=self.verify,
+        )
+
+    @property
+    def distilling(self) -> Distilling:
+        return Distilling(**(self.distil or DistilSettings()).model_dump(), scheme=self.scheme)
 
     @property
     def selecting(self) -> Selecting:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
 
-from agpo.objectives.losses import KlEstimator, Normalisation, PolicyLoss, PpoClip, TokenMean
+from pydantic import Field, field_validator
+
+from agpo.objectives.losses import Correction, KlEstimator, Normalisation, PolicyLoss, PpoClip, TokenMean
 from agpo.settings.common import Settings
+
+Precision = Literal["fp32", "bf16"]
 
 
 class RolloutSettings(Settings):
@@ -16,9 +20,21 @@ class RolloutSettings(Settings):
     chunk: int = Field(256, ge=1, title="Chunk", description="rollouts generated, journalled and retried as one")
     tokens: int = Field(18, ge=1, title="Most new tokens")
     temperature: float = Field(1.0, gt=0, title="Temperature")
+    top_p: float = Field(
+        1.0, gt=0, le=1, title="Top-p", description="only the most likely tokens up to this probability; 1: all tokens"
+    )
+    top_k: int = Field(0, ge=0, title="Top-k", description="only this many of the most likely tokens; 0: all tokens")
+    min_p: float = Field(
+        0.0, ge=0, le=1, title="Min-p", description="only tokens with this share of the likeliest's probability; 0: all"
+    )
     chat_template: str = Field(
         "none", title="Chat template", description="none: the bare prompt; model: the tokenizer's own; else a named one"
     )
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the sampler leaves tokens out. Its log-probs are then not those that the learner reads."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 class VerifySettings(Settings):
@@ -27,6 +43,12 @@ class VerifySettings(Settings):
     workers: int = Field(2, ge=1, title="Worker processes")
     timeout: float = Field(5.0, gt=0, title="CPU seconds per answer")
     memory: int = Field(1024, ge=128, title="Memory per worker", description="MiB")
+    audit: int = Field(
+        32, ge=0, title="Audited answers per step", description="read by a second verifier; of math answers only"
+    )
+    annotations: str = Field(
+        "", title="Annotations", description="file of people's decisions about answers, see agpo review; empty: none"
+    )
     largest_unverifiable_share: float = Field(
         0.2, gt=0, le=1, title="Largest unverifiable share", description="a step above it stops the run"
     )
@@ -42,7 +64,47 @@ class LossSettings(Settings):
         "k3", title="KL estimator", description="k1 measures but does not pull: the mean of its gradient is 0"
     )
     entropy: float = Field(0.0, ge=0, title="Entropy bonus", description="coefficient of the token entropy")
+    correction: Correction | None = Field(
+        None,
+        title="Importance-sampling correction",
+        description="where the sampler's log-probs are not the learner's; the local engine's are in fp32",
+    )
     mask_truncated: bool = Field(True, title="Mask truncated rollouts")
+
+
+class GuardSettings(Settings):
+    """Bounds beyond which an update is refused as a whole; 0: no bound. All of them are our choice.
+
+    Whatever the bounds, an update that is not finite is refused. The gradient's bound acts before the optimiser step.
+    The others need the policy after the update and undo it: they read ``rows`` of the batch before and after.
+    """
+
+    gradient_norm: float = Field(
+        10.0, ge=0, title="Largest gradient norm", description="times its median over the last 25 updates"
+    )
+    kl: float = Field(0.1, ge=0, title="Largest KL of an update", description="KL(before ‖ after), nats per token")
+    ratio: float = Field(
+        0.0, ge=0, title="Largest ratio of an update", description="of a token's probabilities before and after"
+    )
+    entropy_change: float = Field(
+        0.1, ge=0, title="Largest entropy change of an update", description="nats per token, up or down"
+    )
+    entropy_growth: float = Field(
+        2.0, ge=0, title="Largest entropy", description="times that of the run's first five updates"
+    )
+    rows: int = Field(32, ge=1, title="Rows read", description="before and after an update, evenly through the batch")
+
+    @field_validator("gradient_norm", "ratio", "entropy_growth")
+    @classmethod
+    def _multiple(cls, value: float) -> float:
+        if 0 < value <= 1:
+            raise ValueError("accepted: a multiple above 1, or 0 for no bound")
+        return value
+
+    @property
+    def reads_after(self) -> bool:
+        """Whether a bound is set that needs the policy after the update."""
+        return any((self.kl, self.ratio, self.entropy_change, self.entropy_growth))
 
 
 class LearnerSettings(Settings):
@@ -55,4 +117,15 @@ class LearnerSettings(Settings):
     mini_batches: int = Field(1, ge=1, title="Mini-batches per step", description="optimiser steps per batch and epoch")
     epochs: int = Field(1, ge=1, title="Epochs per batch")
     micro_tokens: int = Field(16_384, ge=1, title="Tokens per micro-batch")
+    precision: Precision = Field(
+        "fp32",
+        title="Precision",
+        description="of the learner's matrix products (bf16: autocast); weights and optimiser stay in fp32",
+    )
+    checkpoint_activations: bool = Field(
+        False,
+        title="Checkpoint activations",
+        description="computed again in the backward pass: less memory, about a third more time",
+    )
+    guards: GuardSettings = Field(GuardSettings(), title="Guards")
     refusals: int = Field(5, ge=1, title="Refused updates in a row that stop the run")

@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
+FEW = 8  # characters to replace one by one
 TAIL = 4000  # characters of prose that are searched for an answer
+BOXES = 1000  # boxes that are tried
+RUNS = 5000  # runs of braces that are read to find where boxes end
 
+# Greedy, so that the search begins at the end.
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s${}][^\n${}]*)")
-_ANSWER_IS = re.compile(r"answer\s+is\b[\s:]*", re.IGNORECASE)
+_LAST_BOX = re.compile(r".*(\\(?:boxed|fbox)\s*\{)", re.DOTALL)
+_BARE_BOX = re.compile(r".*\\(?:boxed|fbox)\s*([^\s${}][^\n${}]*)", re.DOTALL)
+_ANSWER_IS = re.compile(r".*answer\s+is\b[\s:]*", re.IGNORECASE | re.DOTALL)
+_BRACES = re.compile(r"[\\{}](?:(?<=\{)\{*|(?<=\})\}*|(?<=\\).(?:\\.)*)", re.DOTALL)  # a set first: found faster
 _DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[.+?\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!]\s|\n")
 _DELIMITED = re.compile(
@@ -36,20 +42,20 @@ def extract_answer(response: str) -> FinalAnswer | None:
     box = last_box(response)
     if box is not None:
         return FinalAnswer(box, "exact") if box else None
-    bare = _last_match(_BARE_BOX, response)
+    bare = _BARE_BOX.match(response)
     if bare is not None:
         return FinalAnswer(bare.group(1).strip(), "exact")
     _, mark, tail = response.rpartition("####")
     if mark:
         line = tail.strip().partition("\n")[0].strip()
         return FinalAnswer(line, "exact") if line else None
-    phrase = _last_match(_ANSWER_IS, response)
+    phrase = _ANSWER_IS.match(response)
     if phrase is not None:
         display = _DISPLAY.match(response, phrase.end())
         end = _SENTENCE_END.search(response, display.end() if display else phrase.end())
         sentence = response[phrase.end() : end.start() if end else len(response)][:TAIL].strip()
         return FinalAnswer(sentence, "phrase") if sentence else None
-    opened = _last_match(_BOX, response)
+    opened = _LAST_BOX.match(response)
     if opened is not None:
         return FinalAnswer(response[opened.end() :].strip(), "unclosed")
     tail = response[-TAIL:].strip()
@@ -57,22 +63,25 @@ def extract_answer(response: str) -> FinalAnswer | None:
 
 
 def last_box(text: str) -> str | None:
-    r"""Content of the last balanced ``\boxed{…}`` that is not blank; "" if all are, ``None`` if there is none."""
-    starts = {match.end() - 1 for match in _BOX.finditer(text)}
-    if not starts:
-        return None
-    last = max(starts)
-    end = _group_end(text, last)
-    if end is not None and (content := text[last + 1 : end].strip()):
-        return content
-    boxes: list[tuple[int, str]] = []
-    opened: list[int] = []
-    for match in _BRACE.finditer(text):
-        if match.group() == "{":
-            opened.append(match.start())
-        elif match.group() == "}" and opened and (start := opened.pop()) in starts:
-            boxes.append((start, text[start + 1 : match.start()].strip()))
-    return max(((start, content) for start, content in boxes if content), default=(0, "" if boxes else None))[1]
+    r"""Content of the last balanced ``\boxed{…}`` that is not blank; "" if all are, ``None`` if there is none.
+
+    Of a text made to take long, only the last `BOXES` boxes and `RUNS` runs of braces are read.
+    """
+    blank = None
+    position, runs = len(text), RUNS
+    for _ in range(BOXES):
+        box = _LAST_BOX.match(text, 0, position)
+        if box is None or runs <= 0:
+            break
+        position = box.start(1)
+        end, read = _group_end(text, box.end() - 1, runs)
+        runs -= read
+        if end is not None:
+            content = text[box.end() : end].strip()
+            if content:
+                return content
+            blank = ""
+    return blank
 
 
 def clean_answer(text: str) -> str:
@@ -80,24 +89,40 @@ def clean_answer(text: str) -> str:
 
     That is up to four of ``$…$``, ``\(…\)``, ``\[…\]``, ``**…**`` and ``\boxed{…}``.
     """
-    if not text.isascii():
-        text = "".join(
-            str(unicodedata.decimal(character, character))
-            for character in text
-            if unicodedata.category(character) != "Cf"
-        )
-    text = _without_punctuation(text)
+    text = _without_punctuation(plain_characters(text))
     for _ in range(4):
         match = _DELIMITED.fullmatch(text)
         box = _BOX.match(text)
         if match is not None:
             text = next(group for group in match.groups() if group is not None)
-        elif box is not None and _group_end(text, box.end() - 1) == len(text) - 1:
+        elif box is not None and _group_end(text, box.end() - 1, RUNS)[0] == len(text) - 1:
             text = text[box.end() : -1]
         else:
             break
         text = _without_punctuation(text)
     return text
+
+
+def plain_characters(text: str, every: int = 1) -> str:
+    """The text with ASCII digits for those of other scripts, without invisible marks and control characters.
+
+    Only what is found by looking at one in ``every`` so many characters is replaced.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    plain = {character: _plain_character(character) for character in set(text[::every])}
+    changed = {ord(character): other for character, other in plain.items() if character != other}
+    if len(changed) > FEW:
+        return text.translate(changed)
+    for code, other in changed.items():  # many times faster
+        text = text.replace(chr(code), other)
+    return text
+
+
+def _plain_character(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cf") and not character.isspace():
+        return ""
+    return str(unicodedata.decimal(character, character))
 
 
 def _without_punctuation(text: str) -> str:
@@ -107,18 +132,16 @@ def _without_punctuation(text: str) -> str:
     return text.strip() if bare.endswith("\\") else bare  # \, and \; are spaces
 
 
-def _group_end(text: str, start: int) -> int | None:
-    """Where the group that opens at ``start`` closes."""
-    depth = 0
-    for match in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return match.start()
-    return None
-
-
-def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for match in pattern.finditer(text):
-        last = match
-    return last
+def _group_end(text: str, start: int, runs: int) -> tuple[int | None, int]:
+    """Where the group that opens at ``start`` closes, and how many runs of braces, at most ``runs``, that took."""
+    depth = read = 0
+    for match in islice(_BRACES.finditer(text, start), runs):
+        read += 1
+        length = match.end() - match.start()
+        if text[match.start()] == "{":
+            depth += length
+        elif text[match.start()] == "}":
+            depth -= length
+            if depth <= 0:
+                return match.end() - 1 + depth, read
+    return None, read

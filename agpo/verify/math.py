@@ -6,19 +6,22 @@ import re
 import time
 from typing import Literal
 
-from agpo.verify.arithmetic import Huge
 from agpo.verify.comparison import compare
 from agpo.verify.extraction import extract_answer
+from agpo.verify.quantity import Huge, Tiny, Transcendental
 from agpo.verify.reading import Reading, read_answer
 from agpo.verify.verdict import Verdict
 
-NAME, VERSION = "math", 1
+NAME, VERSION = "math", 2
 LONGEST = 4000  # characters of an answer
 DEEPEST = 40  # open brackets of an answer
 SHOWN = 300  # characters of an answer that the verdict keeps
 
 _GROWING = re.compile(r"[\^!]|\*\*|\\?(?:binom|choose|inf|oo|exp|uparrow|prod|Gamma)")
-_BRACKET = re.compile(r"\\.|([{(\[])|([})\]])", re.DOTALL)
+_ALGEBRAIC = re.compile(r"(?:[-+*/(){}\[\],=\d]|\\frac|\\sqrt|(?!e|i)[a-zA-Z](?![a-zA-Z]))+|[a-zA-Z]{3,}", re.ASCII)
+_READABLE = re.compile(r"[^\W_]|[√∞∅]")
+_DANGLING = re.compile(r"^[*/^_]|[-+*/^_]$|[/^_%]{2}|\\frac\{[^{}]*\}(?![{\w\\])")
+_BRACKETS = re.compile(r"(?:\\[^{}])+|([{(\[]+|\\\{)|([})\]]+|\\\})", re.DOTALL)
 
 
 def verify_math(response: str, gold: str, timeout: float = 5.0) -> Verdict:
@@ -44,15 +47,18 @@ def decide_math(response: str, gold: str) -> Verdict | None:
     if answer is None:
         return _verdict("wrong", "missing", None, started)
     if answer.kind == "unclosed":
-        return _verdict("wrong", "malformed", answer.text, started)
+        return _verdict("wrong", "unreadable" if len(answer.text) > LONGEST else "malformed", answer.text, started)
     reading = read_answer(answer.text)
     if not reading.normal:
         return _verdict("wrong", "missing", None, started)
     same = compare(reading, reference)
     if same:
         return _verdict("correct", "", answer.text, started)
-    if (same is False and isinstance(reading.value, Huge)) or (same is None and _is_unreadable(reading, reference)):
+    absurd = isinstance(reading.value, Huge | Tiny)
+    if (same is False and absurd) or (same is None and _is_unreadable(reading, reference)):
         return _verdict("wrong", "unreadable", answer.text, started)
+    if same is None and answer.kind == "exact" and _is_broken(reading.normal) and not _is_broken(reference.normal):
+        return _verdict("wrong", "malformed", answer.text, started)
     if same is None or (answer.kind != "exact" and reading.value is None):
         return None
     return _verdict("wrong", "mismatch", answer.text, started)
@@ -69,23 +75,37 @@ def _verdict(
 def _is_unreadable(answer: Reading, reference: Reading) -> bool:
     """Beyond static bounds that the gold clearly cannot reach.
 
-    An enormous number against a short gold without powers, factorials or the like; or a text far longer or far deeper
-    than the gold that is no number either.
+    A number enormous, tiny or made of enormous ones against a short gold that is neither; or a text far longer or far
+    deeper than the gold that is no number either.
     """
-    if isinstance(answer.value, Huge):
-        return len(reference.normal) <= 100 and not _GROWING.search(reference.normal)
+    gold = reference.normal
+    if isinstance(answer.value, Huge | Tiny):
+        return reference.value is None and len(gold) <= 100 and not _GROWING.search(gold)
+    if isinstance(answer.value, Transcendental):
+        return not reference.decimal and len(gold) <= 100 and _ALGEBRAIC.fullmatch(gold) is not None
     if answer.value is not None:
         return False
-    long = len(answer.normal) > LONGEST > 4 * len(reference.normal)
-    return long or _depth(answer.normal) > DEEPEST > 2 * _depth(reference.normal)
+    long = len(answer.normal) > LONGEST > 4 * len(gold)
+    return long or _depth(answer.normal) > DEEPEST > 2 * _depth(gold)
+
+
+def _is_broken(text: str) -> bool:
+    """Whether brackets have no partner or signs no operand, so that math-verify cannot read it either."""
+    if "\\text" in text or "\\begin" in text:
+        return False
+    if not _READABLE.search(text):
+        return True
+    opened = text.count("(") + text.count("["), text.count(")") + text.count("]")
+    return opened[0] != opened[1] or _DANGLING.search(text) is not None
 
 
 def _depth(text: str) -> int:
     depth = deepest = 0
-    for match in _BRACKET.finditer(text):
+    for match in _BRACKETS.finditer(text):
+        length = match.end() - match.start()
         if match.lastindex == 1:
-            depth += 1
+            depth += length
             deepest = max(deepest, depth)
         elif match.lastindex == 2:
-            depth -= 1
+            depth -= length
     return deepest

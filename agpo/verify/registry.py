@@ -1,6 +1,8 @@
 """Verifiers by name.
 
-To add one, `register` it before the first use, and give it a new version when its verdicts change.
+To add one, `register` it before the first use, and give it a new version when its verdicts change. What every verifier
+keeps is in `tests/agpo/verify/test_contract.py`: the same verdict each time, no exception, bounded time, an empty
+response wrong (missing), an empty gold unverifiable (by cause gold).
 
 An in-process verifier is a function ``(response, gold) -> Verdict`` that cannot hang, such as `verify_countdown`::
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agpo.verify import countdown, label, math
+from agpo.verify import countdown, gym, label, math
 from agpo.verify.verdict import Verdict
 
 
@@ -50,5 +52,6 @@ def pooled_modules() -> list[str]:
 
 
 register(countdown.NAME, Verifier(countdown.VERSION, countdown.verify_countdown))
+register(gym.NAME, Verifier(gym.VERSION, gym.verify_gym))
 register(label.NAME, Verifier(label.VERSION, label.verify_label))
 register(math.NAME, Verifier(math.VERSION, math.decide_math, pooled="agpo.verify.symbolic"))

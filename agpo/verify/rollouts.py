@@ -8,7 +8,10 @@ from typing import Any
 import polars as pl
 
 from agpo.records import Verdicts
+from agpo.verify.audit import Audit, audit_verdicts
+from agpo.verify.math import NAME as MATH
 from agpo.verify.pool import Item, VerifierPool
+from agpo.verify.review import apply_annotations
 
 
 def verify_rollouts(
@@ -17,8 +20,12 @@ def verify_rollouts(
     tokenizer: Any,
     pool: VerifierPool,
     progress: Callable[[int], None] | None = None,
+    annotations: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Decide rollouts (`records.Rollouts`) of known problems (`records.Problems`): `records.Verdicts`, in order."""
+    """Decide rollouts (`records.Rollouts`) of known problems (`records.Problems`): `records.Verdicts`, in order.
+
+    ``annotations`` (`records.Annotations`): what people decided about answers, in the place of the verifier's verdict.
+    """
     facts = {row["id"]: (row["verifier"], row["gold"]) for row in problems.iter_rows(named=True)}
     answers = [
         (problem, tuple(response))
@@ -37,7 +44,7 @@ def verify_rollouts(
     for answer in answers:  # the time of a shared verdict is counted once
         seconds.append(0.0 if answer in first else decided[answer].seconds)
         first.add(answer)
-    return pl.DataFrame(
+    verdicts = pl.DataFrame(
         {
             "id": rollouts["id"],
             "verdict": [verdict.verdict for verdict in found],
@@ -50,3 +57,19 @@ def verify_rollouts(
         },
         schema=Verdicts.create_empty().schema,
     )
+    if annotations is None:
+        return verdicts
+    golds = [facts[problem][1] for problem in rollouts["problem_id"]]
+    return apply_annotations(verdicts, rollouts["problem_id"].to_list(), golds, annotations)
+
+
+def audit_rollouts(
+    rollouts: pl.DataFrame, verdicts: pl.DataFrame, problems: pl.DataFrame, tokenizer: Any, sample: int, seed: int
+) -> Audit | None:
+    """A second reading of ``sample`` of the verdicts (see `audit_verdicts`); None where none is the math verifier's."""
+    if not sample or not (verdicts["verifier"] == MATH).any():
+        return None
+    golds = dict(problems.select("id", "gold").iter_rows())
+    asked = rollouts["problem_id"].to_list()
+    texts = tokenizer.batch_decode(rollouts["response_ids"].to_list(), skip_special_tokens=True)
+    return audit_verdicts(verdicts, asked, texts, [golds[problem] for problem in asked], sample=sample, seed=seed)

@@ -7,8 +7,10 @@ from typing import Any
 
 from math_verify import parse, verify
 
+from agpo.verify.equation import stated_value
 from agpo.verify.extraction import clean_answer, extract_answer
 from agpo.verify.math import NAME, SHOWN, VERSION
+from agpo.verify.reading import normalise, shorten
 from agpo.verify.verdict import Verdict
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit, SIGALRM, is off
@@ -30,7 +32,7 @@ def judge(response: str, gold: list[Any]) -> Verdict:
     if answer is None:
         return Verdict("wrong", "none", "missing", verifier=NAME, version=VERSION)
     if answer.kind == "exact":
-        text = _boxed(clean_answer(answer.text))
+        text = _boxed(clean_answer(shorten(answer.text)))
     else:
         text = f"The answer is {answer.text}" if answer.kind == "phrase" else answer.text
     found = _parse(text)
@@ -38,7 +40,7 @@ def judge(response: str, gold: list[Any]) -> Verdict:
     if not found:
         reason = "malformed" if answer.kind == "exact" else "missing"
         return Verdict("wrong", "none", reason, extracted, 0.0, NAME, VERSION)
-    if _is_equal(gold, found):
+    if _is_equal(gold, found) and not _is_relation(str(found[-1]), gold):
         return Verdict("correct", "none", "", extracted, 0.0, NAME, VERSION)
     if not _is_parsed(gold):
         return Verdict("unverifiable", "gold", "unparsable", extracted, 0.0, NAME, VERSION)
@@ -52,6 +54,11 @@ def _boxed(text: str) -> str:
 def _parse(text: str) -> list[Any]:
     found: list[Any] = parse(text, parsing_timeout=None, raise_on_error=True)
     return found
+
+
+def _is_relation(text: str, gold: list[Any]) -> bool:
+    """Whether the answer is an equation that says no value, which math-verify takes for its last side."""
+    return "=" in text and "=" not in str(gold[-1]) and stated_value(normalise(text)) is None
 
 
 def _is_parsed(expressions: list[Any]) -> bool:

@@ -127,7 +127,7 @@ def test_every_wrong_setting_is_named_at_once(profile: Any) -> None:
             "evaluate (--set): k = 64 needs at least as many samples per problem, got 3",
             "base.path (--set): missing; accepted: Folder",
             "learner = 5 (--set): accepted: a table of rate, warm_up, weight_decay, clip_norm, mini_batches, epochs,"
-            " micro_tokens, refusals",
+            " micro_tokens, precision, checkpoint_activations, guards, refusals",
             "interpolate.margin = 2 (AGPO__INTERPOLATE__MARGIN): accepted: less than 1",
             f"stepss = 3 (profile {path}): unknown; accepted: {fields}; did you mean steps?",
             f"objective.delta = -1 (profile {path}): accepted: greater than or equal to 0",
@@ -168,7 +168,8 @@ def test_other_variables_are_left_alone() -> None:
 def test_an_unknown_profile_names_the_known_ones() -> None:
     (problem,) = problems_of(profile="smok")
     assert problem == (
-        "profile 'smok': not found; accepted: a .toml file, countdown, demo, gsm8k, shop, smoke; did you mean smoke?"
+        "profile 'smok': not found; accepted: a .toml file, countdown, demo, gsm8k, shop, shop-smoke, smoke; "
+        "did you mean smoke?"
     )
 
 
@@ -210,7 +211,21 @@ def test_the_shop_judges_its_boundary_where_guessing_does_not_reach() -> None:
 
 
 def test_every_profile_has_a_test() -> None:
-    assert {path.stem for path in PROFILES.glob("*.toml")} == {"smoke", "demo", "countdown", "gsm8k", "shop"}
+    assert {path.stem for path in PROFILES.glob("*.toml")} == {
+        "smoke",
+        "demo",
+        "countdown",
+        "gsm8k",
+        "shop",
+        "shop-smoke",
+    }
+
+
+def test_the_small_shop_goes_all_the_way() -> None:
+    settings = load(profile="shop-smoke")
+    assert settings.label is not None
+    assert settings.distil is not None
+    assert settings.scheme == "esci4"
 
 
 def test_the_class_decides_which_fields_there_are() -> None:

@@ -28,8 +28,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     update = Learner.update
 
     def install(*steps: int) -> None:
-        def refuse_some(self: Learner, batch: Any, step: int) -> Outcome:
-            return Outcome(f"loss is nan (step {step})", {}) if step in steps else update(self, batch, step)
+        def refuse_some(self: Learner, batch: Any, step: int, guarded: bool = True) -> Outcome:
+            return Outcome(f"loss is nan (step {step})", {}) if step in steps else update(self, batch, step, guarded)
 
         monkeypatch.setattr(Learner, "update", refuse_some)
 

@@ -49,6 +49,7 @@ def test_supervised_step() -> None:
 def test_update_with_a_kl_term() -> None:
     rows, random = _random_rows(256), np.random.default_rng(1)
     batch = Batch(
+        ids=[str(row) for row in range(len(rows))],
         prompts=rows[:, :PROMPT].tolist(),
         responses=rows[:, PROMPT:].tolist(),
         sampled_logprobs=(-random.random((256, RESPONSE))).tolist(),

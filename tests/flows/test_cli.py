@@ -80,12 +80,32 @@ def test_training_alone_takes_its_part_of_a_night(replace: Callable[..., Calls])
 
 
 def test_demo_takes_profile_store_and_ports(replace: Callable[..., Calls]) -> None:
-    calls = replace("flows.launch", "demo")
+    calls = replace("flows.demo", "demo")
     result = invoke("demo", "--profile", "smoke", "--store", "here", "--prefect-port", "4300", "--mlflow-port", "5300")
     assert result.exit_code == 0, result.output
-    ((settings,), options) = calls[0]
-    assert settings.steps == 3
+    ((nights,), options) = calls[0]
+    assert {profile: settings.steps for profile, settings in nights.items()} == {"smoke": 3}
     assert options == {"store": "here", "prefect_port": 4300, "mlflow_port": 5300, "json_path": None}
+
+
+def test_the_demo_is_puzzles_and_then_the_shop(replace: Callable[..., Calls]) -> None:
+    calls = replace("flows.demo", "demo")
+    assert invoke("demo").exit_code == 0
+    ((nights,), _) = calls[0]
+    assert [settings.family for settings in nights.values()] == ["countdown", "shop"]
+
+
+def test_compare_takes_the_relevance_part_of_the_demo(replace: Callable[..., Calls]) -> None:
+    calls = replace("flows.launch", "run_flow")
+    assert invoke("compare", "relevance").exit_code == 0
+    ((flow, settings), _) = calls[0]
+    assert (flow, settings.family) == ("compare", "shop")
+
+
+def test_labels_need_settings_of_labels() -> None:
+    found = invoke("run", "label", "--profile", "smoke")
+    assert found.exit_code == 2
+    assert "this run says nothing about labels; accepted: settings with label" in found.output
 
 
 def test_plan_without_arguments_is_the_demo(replace: Callable[..., Calls]) -> None:
@@ -113,7 +133,7 @@ def test_wrong_settings_are_all_named_and_end_with_2() -> None:
 def test_an_unknown_flow_names_the_flows() -> None:
     result = invoke("run", "trian")
     assert result.exit_code == 2
-    assert "'train', 'evaluate', 'promote', 'nightly'" in result.stderr
+    assert "'train', 'evaluate', 'promote', 'label', 'distil', 'nightly'" in result.stderr
 
 
 def test_verify_hands_over_its_arguments(replace: Callable[..., Calls]) -> None:

@@ -14,7 +14,7 @@ from agpo.artifacts import Store
 from agpo.objectives import Agpo, Grpo
 from agpo.session import Session
 from agpo.settings import FolderBase, TableProblems, TrainRun
-from flows.labels import label_objectives
+from flows.naming import name_objectives
 from flows.plan import Planned, plan_run, plan_table
 from tests.agpo.session_start import RUN, Start, open_session, start, store, take_step
 from tests.flows.night import smoke
@@ -75,7 +75,7 @@ def test_only_what_the_flow_does_is_planned(tmp_path: Path) -> None:
 
 def test_a_second_objective_of_a_kind_has_a_label_of_its_own() -> None:
     run = smoke().model_copy(update={"compare": (Grpo(), Agpo(delta=0.5))})
-    assert label_objectives(run) == {"agpo": run.objective, "grpo": Grpo(), "agpo 2": Agpo(delta=0.5)}
+    assert name_objectives(run) == {"agpo": run.objective, "grpo": Grpo(), "agpo 2": Agpo(delta=0.5)}
 
 
 def test_a_training_run_says_how_far_it_is(start: Start, store: Store) -> None:

@@ -23,6 +23,8 @@ from prefect import flow, task
 from prefect.states import Completed
 
 from flows import servers
+from flows.ports import choose_ports
+from flows.programs import answers
 from flows.servers import how_to_open
 from tasks import location
 from tasks.tracking import connect, open_run
@@ -142,14 +144,14 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path, m
 
 
 def test_ports_are_remembered_while_they_are_free(tmp_path: Path) -> None:
-    first = servers._choose_ports(tmp_path, None, None)
-    assert servers._choose_ports(tmp_path, None, None) == first
-    asked = servers._choose_ports(tmp_path, None, 5999)
+    first = choose_ports(tmp_path, None, None)
+    assert choose_ports(tmp_path, None, None) == first
+    asked = choose_ports(tmp_path, None, 5999)
     assert asked == {"prefect": first["prefect"], "mlflow": 5999}
     with socket.socket() as other:
         other.bind(("127.0.0.1", first["prefect"]))
         other.listen()
-        assert servers._choose_ports(tmp_path, None, None)["prefect"] != first["prefect"]
+        assert choose_ports(tmp_path, None, None)["prefect"] != first["prefect"]
 
 
 def test_mlflow_is_a_file_unless_the_user_has_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +189,7 @@ def test_the_printed_commands_open_both_user_interfaces(home: Path, tmp_path: Pa
     ports = json.loads((home / "ports.json").read_text())
     prefect, mlflow = (f"http://127.0.0.1:{ports[name]}" for name in ("prefect", "mlflow"))
     with open_both(commands, empty):
-        assert wait_for(lambda: servers._answers(f"{prefect}/api") and servers._answers(mlflow))
+        assert wait_for(lambda: answers(f"{prefect}/api") and answers(mlflow))
         assert fetch(f"{prefect}/ui-settings")["api_url"] == f"{prefect}/api"  # where its pages look for runs
         client = connect(mlflow)
         assert client.get_run(ref.run_id).data.tags["agpo.run_key"] == "key"

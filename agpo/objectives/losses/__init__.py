@@ -1,4 +1,4 @@
-"""Terms of the loss: one small pure file per policy loss; KL estimators; normalisations.
+"""Terms of the loss: one small pure file per policy loss; KL estimators; normalisations; the sampler's correction.
 
 A module of this folder with a subclass of `TokenLoss` is a policy loss; so is an entry point of the group
 ``agpo.objectives.losses`` that names such a class in another package.
@@ -7,6 +7,7 @@ A module of this folder with a subclass of `TokenLoss` is a policy loss; so is a
 from typing import TYPE_CHECKING, TypeAlias
 
 from agpo.objectives.discovery import find_kinds, tagged_union
+from agpo.objectives.losses.correction import Correction
 from agpo.objectives.losses.kl import KL_ESTIMATORS, KlEstimator, kl_k1, kl_k2, kl_k3
 from agpo.objectives.losses.normalisation import ConstantLength, Normalisation, SequenceMean, TokenMean
 from agpo.objectives.losses.ppo import PpoClip, ppo_clip_loss
@@ -23,6 +24,7 @@ __all__ = [
     "KL_ESTIMATORS",
     "POLICY_LOSSES",
     "ConstantLength",
+    "Correction",
     "KlEstimator",
     "Normalisation",
     "PolicyLoss",

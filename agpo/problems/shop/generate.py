@@ -44,7 +44,7 @@ def generate_shop(settings: ShopProblems, seed: int) -> Shop:
         if split == "confirmation":
             held_out = frozenset(taken)
     table = Pairs.cast(pl.DataFrame(pairs, schema=Pairs.column_names(), orient="row"))
-    return Shop(_problems(table), table, _demonstrate(settings, seed, held_out))
+    return Shop(pose_problems(table), table, _demonstrate(settings, seed, held_out))
 
 
 def _draw_pairs(seed: int, split: str, count: int, taken: set[str]) -> list[Draw]:
@@ -65,7 +65,8 @@ def _pair_row(draw: Draw, split: str) -> tuple[str, ...]:
     return pair.id, pair.query_id, *pair, pair.render(), _GOLDS[draw.judgement.label], split, draw.case
 
 
-def _problems(pairs: pl.DataFrame) -> pl.DataFrame:
+def pose_problems(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The table `Problems` of the judged pairs."""
     judged = pairs.filter(pl.col("split") != "unlabelled")
     hard = pl.col("case").is_in(sorted(HARD))
     return Problems.cast(

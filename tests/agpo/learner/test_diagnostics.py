@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from agpo.learner.batch import make_batch
-from agpo.learner.diagnostics import describe_step
+from agpo.learner.diagnostics import describe_step, measure_repetition
 from agpo.objectives import Agpo
 from tests.agpo.learner.steps import make_step
 
@@ -28,11 +28,13 @@ def test_groups_are_counted_by_their_usable_rows() -> None:
 def test_verdicts_are_shares_of_all_rollouts() -> None:
     rollouts, verdicts = make_step(VERDICTS, PROBLEMS, [False, True, *[False] * 6])
     reasons = pl.Series(["", "missing", "malformed", "timeout", "", "", "missing", "mismatch"])
-    verdicts = verdicts.with_columns(reason=reasons)
+    cause = pl.when(verdict="unverifiable").then(pl.lit("response")).otherwise("cause").cast(verdicts["cause"].dtype)
+    verdicts = verdicts.with_columns(reason=reasons, cause=cause)
     found = describe_step(rollouts, verdicts, make_batch(rollouts, verdicts, Agpo(), True))
     assert found["verify/correct_share"] == 3 / 8
     assert found["verify/wrong_share"] == 4 / 8
     assert found["verify/unverifiable_share"] == 1 / 8
+    assert found["verify/unverifiable_by_response_share"] == 1 / 8
     assert found["verify/missing_share"] == 2 / 8
     assert found["verify/malformed_share"] == 1 / 8
     assert found["rollout/truncated_share"] == 1 / 8
@@ -65,3 +67,23 @@ def test_a_step_without_usable_row_is_described() -> None:
     assert found["verify/unverifiable_share"] == 1 / 2
     assert found["rollout/accuracy"] == found["policy/mass_negative"] == 0
     assert "policy/advantage_negative" not in found
+
+
+def test_an_unverifiable_row_may_be_no_fault_of_its_response() -> None:
+    found = describe(VERDICTS, PROBLEMS)
+    assert (found["verify/unverifiable_share"], found["verify/unverifiable_by_response_share"]) == (1 / 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("responses", "share"),
+    [
+        ([[1, 2, 1, 2, 1], [1, 2], [3], []], 2 / 5),
+        ([[7] * 9], 7 / 8),
+        ([[1, 2, 3], [1, 2, 3]], 0.0),  # another answer repeats nothing
+        ([[1], [], [1]], 0.0),
+        ([], 0.0),
+    ],
+    ids=str,
+)
+def test_repetition_is_counted_inside_an_answer(responses: list[list[int]], share: float) -> None:
+    assert measure_repetition(pl.Series(responses, dtype=pl.List(pl.Int32))) == pytest.approx(share)

@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_names_the_setting(
     tokenizer: PreTrainedTokenizerFast, pairs: EncodedPairs, tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(update={"rate": 1e38, "warm_up": 0})
-    message = r"^warm start: the loss is nan at step 1 with base\.training\.rate = 1e\+38; lower it$"
+    message = r"^supervised training: the loss is nan at step 1 with base\.training\.rate = 1e\+38; lower it$"
     with pytest.raises(FloatingPointError, match=message):
         train_supervised(tiny_model("llama", torch.float32), tokenizer, pairs, settings, 0, Files(tmp_path))
 

@@ -143,8 +143,8 @@ def _opo(r: list[float], lengths: list[float]) -> list[float]:
 
 
 def _overlong(r: list[float], lengths: list[float]) -> list[float]:
-    """L_max 16, L_buf 8, f 0.5: nothing up to 8 tokens, half a point at 16."""
-    punished = [x + min(-(length - 8) / 8 * 0.5, 0) for x, length in zip(r, lengths, strict=True)]
+    """L_max 16, L_buf 8, f 0.5: nothing up to 8 tokens, half a point from 16."""
+    punished = [x - 0.5 * min(max((length - 8) / 8, 0), 1) for x, length in zip(r, lengths, strict=True)]
     return _grpo(punished, lengths)
 
 

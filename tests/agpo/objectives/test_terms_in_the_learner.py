@@ -38,6 +38,7 @@ def make_rows(order: list[int] | None = None) -> Batch:
     correct = torch.arange(9) % 2 == 0
     advantages = torch.tensor([1.3, -1.0, 0.0, 0.4, -0.2, 0.0, 2.0, -1.7, 0.0], dtype=torch.float64)
     return Batch(
+        ids=[str(row) for row in rows],
         prompts=[prompts[row] for row in rows],
         responses=[responses[row] for row in rows],
         sampled_logprobs=[[-1.0] * len(responses[row]) for row in rows],
@@ -54,7 +55,7 @@ def settings(loss: LossSettings, micro_tokens: int = 10_000, epochs: int = 1) ->
 def learn(batch: Batch, loss: LossSettings, learner: LearnerSettings) -> Tensor:
     """The gradient of the update's last optimiser step, flat."""
     model, reference = make_model(0), make_model(1)
-    outcome = Learner(model, reference, loss, learner, temperature=0.9, seed=0).update(batch, step=0)
+    outcome = Learner(model, reference, loss, learner, temperature=0.9, seed=0).update(batch, 0, guarded=False)
     assert outcome.refused is None
     return _gradient(model)
 

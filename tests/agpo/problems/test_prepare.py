@@ -135,13 +135,15 @@ def test_gsm8k(work: Work, shared_data: Path) -> None:
     made = prepare(TableProblems(path=str(shared_data / "gsm8k/train.jsonl.gz"), gold_format="gsm8k"), work)
     assert made["metrics"] == {
         "problems/read": 7473,
-        "problems/kept": 7473,
-        "problems/quarantined": 0,
+        "problems/kept": 7467,
+        "problems/quarantined": 6,
         "problems/unused": 917,
-        "problems/train_train": 5956,
+        "problems/train_train": 5950,
         "problems/selection_held_out": 200,
         "problems/confirmation_held_out": 400,
-        "problems/demonstrations": 5956,
+        "problems/contaminated": 5,
+        "problems/near_duplicate": 1,
+        "problems/demonstrations": 5950,
     }
     problems = read_table(work.out, "problems.parquet", Problems)
     clips = problems.filter(pl.col("prompt").str.starts_with("Natalia sold clips")).row(0, named=True)
@@ -155,15 +157,21 @@ def test_math(work: Work, shared_data: Path) -> None:
     made = prepare(TableProblems(path=path, fields=fields, gold_format="boxed"), work)
     assert made["metrics"] == {
         "problems/read": 7500,
-        "problems/kept": 7496,
-        "problems/quarantined": 4,
+        "problems/kept": 7339,
+        "problems/quarantined": 161,
         "problems/unused": 878,
-        "problems/train_train": 6018,
+        "problems/train_train": 5861,
         "problems/selection_held_out": 200,
         "problems/confirmation_held_out": 400,
-        "problems/demonstrations": 6018,
+        "problems/contaminated": 153,
+        "problems/near_duplicate": 4,
+        "problems/demonstrations": 5861,
     }
-    assert receipt(work)["quarantined"] == {"empty gold": 4}  # \boxed{} without content, or \boxed without braces
+    assert receipt(work)["quarantined"] == {
+        "contaminated": 153,
+        "empty gold": 4,  # \boxed{} without content, or \boxed without braces
+        "near duplicate": 4,
+    }
     source = pl.read_parquet(path).select(
         question=pl.col("prompt").list.first().struct.field("content").str.strip_chars(),
         target=pl.col("reward_model").struct.field("ground_truth").struct.field("target"),

@@ -20,6 +20,7 @@ from agpo.rollout.decoder import make_decoder
 from agpo.rollout.randomness import Uniforms
 from agpo.rollout.sampler import Samples, sample_answers
 from tests.agpo.rollout.models import STOP, VOCABULARY, make_model
+from tests.agpo.rollout.test_truncation import keep_by_definition
 
 
 class StubDecoder:
@@ -70,6 +71,7 @@ def draw(
     temperature: float = 1.0,
     stops: Sequence[int] = (),
     progress: Callable[[int], None] | None = None,
+    **truncation: Any,
 ) -> Samples:
     if uniforms is None:
         uniforms = Uniforms(seed, 0, [str(prompt) for prompt in prompt_of], list(range(len(prompt_of))))
@@ -82,6 +84,7 @@ def draw(
         temperature=temperature,
         stops=stops,
         progress=progress,
+        **truncation,
     )
 
 
@@ -252,6 +255,54 @@ def test_progress_counts_every_answer_once(stops: list[int]) -> None:
     calls: list[int] = []
     draw(StubDecoder(language), [0, 1] * 30, tokens=4, stops=stops, progress=calls.append)
     assert sum(calls) == 60 and min(calls) > 0
+
+
+# --- top-p, top-k, min-p
+
+TRUNCATIONS: list[dict[str, Any]] = [{"top_p": 0.7}, {"top_k": 2}, {"min_p": 0.3}, {"top_p": 0.9, "top_k": 3}]
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS, ids=str)
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_answers_are_drawn_from_what_truncation_leaves(truncation: dict[str, Any], temperature: float) -> None:
+    """Token by token the inverse CDF of the sample's own number over the tokens left, in the order of their ids."""
+    uniforms = Uniforms(1, 0, ["p"] * 200, list(range(200)))
+    samples = draw(StubDecoder(language), [0] * 200, uniforms, tokens=4, temperature=temperature, **truncation)
+    for row, answer in enumerate(answers_of(samples)):
+        for place, token in enumerate(answer):
+            chances = _truncated_chances((0, *answer[:place]), temperature, truncation)
+            left, drawn = uniforms.at(place)[row], 0
+            while left >= chances[drawn]:
+                left, drawn = left - chances[drawn], drawn + 1
+            assert token == drawn
+            assert samples.logprobs[row, place] == pytest.approx(math.log(chances[drawn]), abs=1e-5)
+
+
+@pytest.mark.parametrize("truncation", TRUNCATIONS, ids=str)
+def test_no_number_draws_a_token_that_was_taken_away(truncation: dict[str, Any]) -> None:
+    samples = draw(StubDecoder(language), [0] * len(EDGES), FixedUniforms(EDGES), tokens=1, **truncation)
+    chances = _truncated_chances((0,), 1.0, truncation)
+    assert all(chances[token] > 0 for token in samples.tokens[:, 0])
+    assert samples.tokens[-1, 0] == max(token for token, chance in enumerate(chances) if chance > 0)
+
+
+def test_one_token_left_is_greedy_with_certainty() -> None:
+    samples = draw(StubDecoder(language), [0] * 50, tokens=3, top_k=1)
+    assert len(set(answers_of(samples))) == 1
+    assert (samples.logprobs == 0).all()
+
+
+def test_settings_that_leave_all_tokens_change_no_byte() -> None:
+    plain = draw(StubDecoder(language), [0, 1] * 50)
+    off = draw(StubDecoder(language), [0, 1] * 50, top_p=1.0, top_k=0, min_p=0.0)
+    assert plain.tokens.tobytes() == off.tokens.tobytes() and plain.logprobs.tobytes() == off.logprobs.tobytes()
+
+
+def _truncated_chances(text: tuple[int, ...], temperature: float, truncation: dict[str, Any]) -> list[float]:
+    logits = (np.array(language(text), np.float32) / np.float32(temperature)).tolist()
+    kept = keep_by_definition(logits, **truncation)
+    total = sum(math.exp(logits[token]) for token in kept)
+    return [math.exp(logits[token]) / total if token in kept else 0.0 for token in range(len(logits))]
 
 
 # --- a real model

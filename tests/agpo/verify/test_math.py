@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from agpo.verify import Item, VerifierPool, verify_math
 from agpo.verify.math import decide_math
+from tests.agpo.verify.hazards import absurd_answers
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -28,7 +30,7 @@ def test_easy_answers_are_decided_at_once(response: str, gold: str) -> None:
     verdict = decide_math(response, gold)
     assert verdict is not None
     assert verdict.correct
-    assert (verdict.verifier, verdict.version) == ("math", 1)
+    assert (verdict.verifier, verdict.version) == ("math", 2)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,16 @@ def test_easy_answers_are_decided_at_once(response: str, gold: str) -> None:
         (r"\boxed{" + "9" * 100_000 + "}", "5", "unreadable"),
         (r"\boxed{" + "x+" * 50_000 + "1}", "x", "unreadable"),
         (r"\boxed{" + r"\sin(" * 1000 + "1" + ")" * 1000 + "}", "5", "unreadable"),
-        (r"\boxed{" + r"1+\frac{1}{" * 1000 + "1" + "}" * 1000 + "}", "5", "mismatch"),
+        (r"\boxed{" + r"1+\frac{1}{" * 1000 + "1" + "}" * 1000 + "}", "5", "unreadable"),
+        (r"\boxed{" + r"\frac{1}{" * 1000 + "2" + "}" * 1000 + "}", "5", "mismatch"),
+        (r"\boxed{\sin(9^{9^9})}", "5", "unreadable"),
+        (r"\boxed{\frac{1}{10^{10^{10}}}}", "5", "unreadable"),
+        (r"\boxed{(5}", "x+1", "mismatch"),
+        (r"\boxed{(7}", "5", "malformed"),
+        (r"\boxed{7^}", "5", "malformed"),
+        (r"\boxed{==}", "5", "malformed"),
+        (r"\boxed{11 dollars}", "12", "mismatch"),
+        (r"\boxed{2x - y + 2z - 18 = 0}", "0", "mismatch"),
         (r"\boxed{" + r"1+\frac{1}{" * 1000 + r"\sin x" + "}" * 1000 + "}", "5", "unreadable"),
     ],
 )
@@ -65,6 +76,9 @@ def test_a_wrong_answer_has_its_reason(response: str, gold: str, reason: str) ->
     [
         (r"\boxed{" + r"\frac{" * 1000 + "5" + "}{1}" * 1000 + "}", "5"),
         (r"\boxed{" + "(" * 1000 + "5" + ")" * 1000 + "}", "5"),
+        (r"\boxed{" + "{" * 10_000 + "5" + "}" * 10_000 + "}", "5"),
+        ("\\boxed{5" + "\u200b" * 100_000 + "}", "5"),
+        ("\\boxed{5\x00}", "5"),
         (r"\boxed{1^{9^{9^9}}}", "1"),
         (r"\boxed{0." + "3" * 100_000 + "}", "0." + "3" * 90_000),
     ],
@@ -81,11 +95,26 @@ def test_an_absurd_answer_that_is_right_is_correct(response: str, gold: str) -> 
         (r"\frac{9^{9^9}}{9^{9^9}}", "1"),
         (r"(-1)^{9^{9^9}}", "-1"),
         (r"9^{9^9}", r"3^{2 \cdot 9^9}"),
-        (r"\cos(10^{10^{10}})", "1"),
+        (r"\cos(2\pi \cdot 10^{10^{10}})", "1"),
+        (r"\cos(360 \cdot 9^{9^9})^\circ", "1"),
+        (r"\log(10^{10^{10}})", "10000000000"),
+        (r"\sin^2(9^{9^9}) + \cos^2(9^{9^9})", "1"),
     ],
 )
 def test_an_absurd_answer_that_might_be_right_is_not_called_wrong(answer: str, gold: str) -> None:
     assert decide_math(f"\\boxed{{{answer}}}", gold) is None
+
+
+def test_absurd_answers_are_decided_at_once() -> None:
+    answers = absurd_answers()
+    assert len(set(answers)) == len(answers) >= 200
+    verdicts = []
+    for answer, gold in answers:
+        started = time.thread_time()
+        verdicts.append(decide_math(answer, gold))
+        assert time.thread_time() - started < 0.1  # 5 ms on an idle machine, which the benchmark measures
+    assert {verdict.verdict for verdict in verdicts if verdict is not None} == {"wrong"}
+    assert sum(verdict is None for verdict in verdicts) <= 0.1 * len(answers)
 
 
 @pytest.mark.parametrize("gold", ["", "  ", "$$", r"\boxed{}"])
@@ -111,6 +140,9 @@ def test_a_blank_gold_is_unverifiable(gold: str, response: str) -> None:
         ("first 42, then 7", "42", "wrong", "mismatch"),
         ("The answer is 42 because 7 is odd", "42", "correct", ""),
         ("I do not know.", "42", "wrong", "missing"),
+        ("The answer is $2x - y + 2z - 18 = 0$", "0", "wrong", "mismatch"),
+        ("The answer is $m + n = 5$", "5", "correct", ""),
+        (r"\boxed{0." + "142857" * 16_000 + "}", r"\frac{1}{7}", "correct", ""),
         (r"\boxed{\left(42\right.}", "42", "wrong", "malformed"),
         (r"\boxed{x}", r"\frac{1", "unverifiable", "unparsable"),
     ],
@@ -123,7 +155,7 @@ def test_the_rest_goes_to_math_verify(pool: VerifierPool, response: str, gold: s
 
 
 def test_an_answer_that_hangs_is_unverifiable_by_response(pool: VerifierPool) -> None:
-    found = pool.verify([Item("math", r"\boxed{\sin(9^{9^{9}})}", "5")], timeout=0.3)[0]
+    found = pool.verify([Item("math", r"\boxed{\sin(9^{9^{9}}\pi)}", "5")], timeout=0.3)[0]
     assert found.verdict == "unverifiable"
     assert found.cause in ("response", "infrastructure")  # the latter where the machine is busy
     assert found.seconds <= 1.2 * 0.3

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import torch
 
-from agpo.learner.policy import LogprobReader
+from agpo.learner.policy import LogprobReader, load_policy
 from agpo.records import Rollouts
-from agpo.rollout import Chunk, LocalEngine, Sampling, cut_chunks
+from agpo.rollout import Chunk, Engine, LocalEngine, Sampling, cut_chunks
+from agpo.rollout.fingerprint import probe_prompts
 from tests.agpo.rollout.models import STOP, VOCABULARY, make_model
+from tests.tiny_model import write_tiny_model
 
 PROMPTS = {"long": [1, 5, 6, 7, 8], "short": [1, 9], "middle": [1, 4, 4]}
 SAMPLING = Sampling(tokens=12, temperature=2.0, seed=7)
@@ -119,3 +122,60 @@ def test_progress_counts_the_answers(engine: LocalEngine) -> None:
     (chunk,) = cut_chunks(list(PROMPTS), samples=8, size=24)
     generate(engine, chunk, progress=calls.append)
     assert sum(calls) == 24
+
+
+def test_truncated_sampling_gives_the_logprobs_of_what_was_sampled(model: Any, engine: LocalEngine) -> None:
+    (chunk,) = cut_chunks(list(PROMPTS), samples=8, size=24)
+    rollouts = generate(engine, chunk, dataclasses.replace(SAMPLING, top_k=3))
+    row = rollouts.row(0, named=True)
+    for place in range(len(row["response_ids"])):
+        ids = torch.tensor([row["prompt_ids"] + row["response_ids"][:place]])
+        with torch.no_grad():
+            best = (model(input_ids=ids).logits[0, -1] / SAMPLING.temperature).topk(3)
+        rank = best.indices.tolist().index(row["response_ids"][place])
+        assert row["logprobs"][place] == pytest.approx(float(best.values.log_softmax(-1)[rank]), abs=1e-4)
+
+
+# --- the rest of the protocol
+
+
+def test_it_is_an_engine(model: Any) -> None:
+    engine: Engine = LocalEngine(model, {STOP})
+    engine.sleep()
+    engine.wake()
+    engine.close()
+
+
+def test_the_fingerprint_is_what_greedy_generation_says(model: Any, engine: LocalEngine) -> None:
+    found = engine.fingerprint()
+    for prompt, ids, logprobs in zip(
+        probe_prompts(VOCABULARY, engine.positions), found.ids, found.logprobs, strict=True
+    ):
+        text = list(prompt)
+        for token, logprob in zip(ids, logprobs, strict=True):
+            with torch.no_grad():
+                expected = model(input_ids=torch.tensor([text])).logits[0, -1].log_softmax(-1)
+            assert token == int(expected.argmax()) and logprob == pytest.approx(float(expected[token]), abs=1e-4)
+            text.append(token)
+
+
+def test_a_policy_folder_replaces_the_weights(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "one")
+    write_tiny_model(tmp_path / "two", seed=1)
+    (first, tokenizer), (second, _) = (load_policy(tmp_path / name, "cpu") for name in ("one", "two"))
+    engine = LocalEngine(first, {tokenizer.eos_token_id})
+    expected = LocalEngine(second, {tokenizer.eos_token_id}).fingerprint()
+    assert engine.fingerprint().digest != expected.digest
+    engine.load_policy(tmp_path / "two")
+    assert engine.fingerprint() == expected
+
+
+def test_a_policy_of_another_shape_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "one")
+    write_tiny_model(tmp_path / "wide", width=64)
+    model, tokenizer = load_policy(tmp_path / "one", "cpu")
+    engine = LocalEngine(model, {tokenizer.eos_token_id})
+    before = engine.fingerprint()
+    with pytest.raises(ValueError, match=r"another model: lm_head.weight is \(259, 64\), in the engine \(259, 32\)"):
+        engine.load_policy(tmp_path / "wide")
+    assert engine.fingerprint() == before

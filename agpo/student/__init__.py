@@ -1,0 +1,1 @@
+"""The student: made from labels, calibrated, exported, scored where it serves, and judged."""

@@ -1,0 +1,165 @@
+"""One optimiser step of a small Llama, by our learner and by TRL's trainer: the same gradient, and whose takes longer.
+
+Generation is left out. Both run in this process on one thread, in turn; the figure is the least CPU time of all
+repetitions, which other work on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agpo.learner.batch import Batch
+from agpo.learner.policy import make_model
+from agpo.learner.update import Learner
+from agpo.settings import GuardSettings, LearnerSettings, LossSettings, ModelShape
+
+pytestmark = pytest.mark.parity
+
+ROWS, PROMPT, LONGEST, VOCABULARY = 64, 16, 48, 112
+REPEATS = 8
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_tokenizer() -> Any:
+    from tokenizers import Tokenizer, models
+
+    core = Tokenizer(models.WordLevel({f"<{token}>": token for token in range(VOCABULARY)}, unk_token="<3>"))
+    make: Any = import_module("transformers").PreTrainedTokenizerFast
+    return make(tokenizer_object=core, pad_token="<0>", bos_token="<1>", eos_token="<2>")
+
+
+def make_llama() -> Any:
+    """A million parameters in fp32, the same at every call."""
+    shape = ModelShape(width=128, feed_forward=512, layers=4, heads=4)
+    return make_model(shape, make_tokenizer(), PROMPT + LONGEST, seed=0)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    """Prompts of one length: TRL pads them on the left, which moves the positions of what follows."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(LONGEST // 4, LONGEST + 1, (ROWS,), generator=generator).tolist()
+    return Batch(
+        ids=[str(row) for row in range(ROWS)],
+        prompts=torch.randint(4, VOCABULARY, (ROWS, PROMPT), generator=generator).tolist(),
+        responses=[torch.randint(4, VOCABULARY, (length,), generator=generator).tolist() for length in lengths],
+        sampled_logprobs=[[-1.0] * length for length in lengths],
+        groups=torch.arange(ROWS) // 8,
+        correct=torch.arange(ROWS) % 2 == 0,
+        advantages=torch.randn(ROWS, generator=generator, dtype=torch.float64),
+    )
+
+
+def make_learner(model: Any, **options: Any) -> Learner:
+    return Learner(model, None, LossSettings(), LearnerSettings(rate=1e-6, **options), 1.0, seed=0)
+
+
+def make_trainer(model: Any, batch: Batch, output: Path) -> Any:
+    """A ``GRPOTrainer`` whose rollouts are those of the batch."""
+    from datasets import Dataset
+
+    trl = import_module("trl")
+    config = trl.GRPOConfig(
+        output_dir=str(output),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        per_device_train_batch_size=ROWS,
+        num_generations=8,
+        max_completion_length=LONGEST,
+        report_to="none",
+        loss_type="dapo",
+    )
+    model.set_attn_implementation("sdpa")
+    trainer = trl.GRPOTrainer(
+        model=model,
+        processing_class=make_tokenizer(),
+        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        args=config,
+        train_dataset=Dataset.from_list([{"prompt": "<4>"}] * 8),
+    )
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+    rollouts = _as_trl(batch, model.dtype)
+    trainer._prepare_inputs = lambda _: rollouts
+    return trainer
+
+
+def _as_trl(batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
+    longest = max(map(len, batch.responses))
+    prompts = torch.tensor(batch.prompts)
+    responses = torch.tensor([response + [0] * (longest - len(response)) for response in batch.responses])
+    return {
+        "prompt_ids": prompts,
+        "prompt_mask": torch.ones_like(prompts),
+        "completion_ids": responses,
+        "completion_mask": (responses != 0).long(),
+        "advantages": batch.advantages.to(dtype),
+        "num_items_in_batch": batch.response_tokens.sum(),
+    }
+
+
+def test_the_gradient_is_that_of_trl(batch: Batch, tmp_path: Path) -> None:
+    """Of a model in fp64, up to the fp32 in which TRL computes its head and `transformers` its norms."""
+    trainer = make_trainer(make_llama().double(), batch, tmp_path)
+    trainer.training_step(trainer.model, None, None)
+    learner = make_learner(make_llama().double(), clip_norm=1e9)
+    assert learner.update(batch, step=0).refused is None
+    expected = dict(trainer.model.named_parameters())
+    for name, parameter in learner.model.named_parameters():
+        apart = (parameter.grad - expected[name].grad).norm() / expected[name].grad.norm()
+        assert apart < 1e-6, name
+
+
+def test_a_step_takes_less_time_than_that_of_trl(
+    batch: Batch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the guards that read the policy again, which TRL does not have; what they cost is printed."""
+    guarded = make_learner(make_llama())
+    plain = make_learner(
+        make_llama(), guards=GuardSettings(kl=None, ratio=None, entropy_change=None, entropy_growth=None)
+    )
+    trainer = make_trainer(make_llama(), batch, tmp_path)
+
+    def step_of_trl() -> None:
+        trainer.training_step(trainer.model, None, None)
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+
+    ours, with_guards, theirs = _least_times(
+        lambda: plain.update(batch, step=0), lambda: guarded.update(batch, step=0), step_of_trl
+    )
+    with capsys.disabled():
+        print(
+            f"\nstep of {ROWS} rows, {ROWS * PROMPT + int(batch.response_tokens.sum())} tokens: TRL {theirs:.3f} s, "
+            f"ours {ours:.3f} s (ratio {ours / theirs:.2f}), with guards {with_guards:.3f} s "
+            f"(ratio {with_guards / theirs:.2f})"
+        )
+    assert ours < theirs
+
+
+def _least_times(*steps: Callable[[], Any]) -> list[float]:
+    """CPU seconds of each, the least of all repetitions."""
+    found = [float("inf")] * len(steps)
+    for _ in range(REPEATS):
+        for index, step in enumerate(steps):
+            started = time.process_time()
+            step()
+            found[index] = min(found[index], time.process_time() - started)
+    return found
