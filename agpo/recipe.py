@@ -146,7 +146,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._verdict_sources(),
-            ignored=_VERIFY_COSTS | {"chunk"},
+            ignored=_VERIFY_COSTS,
         )
 
     def label(self, teacher: str, pairs: str, split: Literal["confirmation", "unlabelled"]) -> StageRun:

@@ -22,18 +22,22 @@ _RIVALS: tuple[Objective, ...] = (Grpo(),)  # where the settings name none
 def compare(run: NightlyRun = NightlyRun()) -> Comparison:
     """Measure on judged pairs what the labels of base, supervised base, each objective's policy and gold are worth.
 
+    The students learn from the labels alone: judged pairs beside them would make up for what the labels lack.
+
     Args:
         run: The settings of the night whose teachers are compared.
     """
-    with open_pipeline("compare", run.check_labels()) as pipeline:
+    with open_pipeline("compare", run.check_start().on_labels_alone()) as pipeline:
         problems = prepare(pipeline)
         base = warm_start(pipeline, problems)
         pairs = prepare_pairs(pipeline, problems)
+        gold = label_by_gold(pipeline, pairs)
         labels = {}
         for name, teacher in train_teachers(pipeline, problems, base).items():
             label(pipeline, teacher, problems, "confirmation", name)
             labels[name] = label(pipeline, teacher, pairs, "unlabelled", name)
-        labels["gold"] = label_by_gold(pipeline, pairs)
+        if gold is not None:
+            labels["gold"] = gold
         students = {name: distil(pipeline, problems, found, base, name) for name, found in labels.items()}
         comparison: Comparison = compare_students(pipeline, students)
         return comparison

@@ -22,7 +22,7 @@ def evaluate(run: NightlyRun = NightlyRun()) -> Report:
     Args:
         run: The settings of the night that is evaluated.
     """
-    with open_pipeline("evaluate", run) as pipeline:
+    with open_pipeline("evaluate", run.check_start()) as pipeline:
         problems = prepare(pipeline)
         base = warm_start(pipeline, problems)
         label = run.objective.kind

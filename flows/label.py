@@ -33,7 +33,7 @@ def label_pairs(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef) ->
     """The champion's labels of the unlabelled pairs, and how it does on judged ones beside others."""
     teacher = find_teacher(pipeline, base)
     teachers = {"base": base, "teacher": teacher}
-    if pipeline.recipe.night.supervise is not None:
+    if pipeline.recipe.night.supervise is not None and not pipeline.time_is_up:
         teachers["supervised"] = supervise(pipeline, base, problems)
     for name, policy in teachers.items():
         label_with(pipeline, policy, problems, "confirmation", name)

@@ -126,6 +126,8 @@ def _describe_label(store: Store, ref: ArtifactRef, row: dict[str, object]) -> T
     tree = Tree(Text.assemble((str(row["id"]), "bold"), f"  {scheme} {letter}, agreement {row['agreement']:.2f}"))
     tree.add(Text(f"query: {row['query']}"))
     tree.add(Text(f"ad: {row['title']}"))
+    if not row["rollouts"]:  # a label by gold
+        return tree
     answers = pl.read_parquet(store.fetch(ref) / str(row["rollouts"])).filter(pl.col("problem_id") == row["pair_id"])
     votes = Counter(vote or "none" for vote in answers["vote"])
     counted = ", ".join(f"{vote} × {count}" for vote, count in votes.most_common(_SHOWN))

@@ -31,7 +31,8 @@ def nightly(run: NightlyRun = NightlyRun()) -> State[Report]:
         problems = prepare(pipeline)
         base = warm_start(pipeline, problems)
         trained = train_policy(pipeline, problems, find_start(pipeline, base), run.objective.kind)
-        gate(pipeline, problems, base, trained)
+        if trained.rows or not run.steps:  # else its time was up before the first step, and there is nothing to judge
+            gate(pipeline, problems, base, trained)
         compare_objectives(pipeline, problems, base)
         if run.label is not None:
             labels = label_pairs(pipeline, problems, base)

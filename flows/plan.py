@@ -55,6 +55,9 @@ def plan_run(flow: str, run: TrainRun, store: Store) -> Iterator[Planned]:
     if flow in ("label", "distil"):
         yield from _plan_relevance(recipe, prepare.key, base.key, store, distilled=flow == "distil")
         return
+    if run.start == "champion":
+        yield Planned(f"train {run.objective.kind}", "to run or found, from the champion", "")
+        return
     first, *others = name_objectives(run).items()
     yield from _plan_policy(recipe, first[0], prepare.key, base.key, store, judged=flow != "evaluate")
     for label, objective in others if flow == "nightly" else ():

@@ -22,7 +22,7 @@ def promote(run: NightlyRun = NightlyRun()) -> Report:
     Args:
         run: The settings of the night whose candidate is judged.
     """
-    with open_pipeline("promote", run) as pipeline:
+    with open_pipeline("promote", run.check_start()) as pipeline:
         problems = prepare(pipeline)
         base = warm_start(pipeline, problems)
         trained = train_policy(pipeline, problems, base, run.objective.kind)

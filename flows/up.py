@@ -170,12 +170,17 @@ def _as_wanted(running: Services, prefect_port: int | None, mlflow_port: int | N
     """Whether what runs has the store, the servers and the ports that are asked for now."""
     wanted = {
         "PREFECT_API_URL": (os.environ.get("PREFECT_API_URL"), running.prefect),
-        TRACKING_VARIABLE: (os.environ.get(TRACKING_VARIABLE), running.mlflow),
+        TRACKING_VARIABLE: (_server_of(os.environ.get(TRACKING_VARIABLE)), running.mlflow),
         "prefect_port": (prefect_port and api_url(prefect_port), running.prefect),
         "mlflow_port": (mlflow_port and f"http://{HOST}:{mlflow_port}", running.mlflow),
         "store": (store_address(), running.store),
     }
     return all(asked in (None, found) for asked, found in wanted.values())
+
+
+def _server_of(tracking: str | None) -> str | None:
+    """A database is no server: one in front of it is as wanted as any."""
+    return tracking if tracking is not None and tracking.startswith("http") else None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from agpo.artifacts import ArtifactRef
+from agpo.relevance.pair_shards import has_gold
 from agpo.stages import LABEL, LABEL_BY_GOLD, PREPARE_PAIRS, SUPERVISE
 from tasks.pipeline import Pipeline
 from tasks.stage import end, run_stage, stage_task
@@ -28,7 +29,7 @@ def label(
     pipeline: Pipeline,
     teacher: ArtifactRef,
     pairs: ArtifactRef,
-    split: Literal["confirmation", "unlabelled"],
+    split: Split,
     name: str,
 ) -> ArtifactRef:
     """Labels of the confirmation split are for judging the teacher, those of the unlabelled one for the student."""
@@ -37,6 +38,8 @@ def label(
 
 
 @stage_task(name="label_by_gold", version=str(LABEL_BY_GOLD.version))
-def label_by_gold(pipeline: Pipeline, pairs: ArtifactRef) -> ArtifactRef:
-    """What a perfect teacher would say, where the pairs' gold is known."""
+def label_by_gold(pipeline: Pipeline, pairs: ArtifactRef) -> ArtifactRef | None:
+    """What a perfect teacher would say; None where no pair's gold is known."""
+    if not has_gold(pipeline.store.fetch(pairs), "unlabelled"):
+        return None
     return end(run_stage(pipeline, "label by gold", pipeline.recipe.label_by_gold(pairs.key), {"pairs": pairs}))

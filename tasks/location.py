@@ -15,7 +15,8 @@ def home() -> Path:
 
 
 def store_address() -> str:
-    return os.environ.get(STORE_VARIABLE) or str(home() / "store")
+    address = os.environ.get(STORE_VARIABLE) or str(home() / "store")
+    return address if "://" in address else str(Path(address).absolute())
 
 
 def tracking_uri(folder: Path | None = None) -> str:

@@ -70,9 +70,6 @@ class Registry(ModelVersions):
     def champion(self) -> Registered | None:
         return self.lookup("champion")
 
-    def base(self) -> Registered | None:
-        return self.lookup("base")
-
     def lookup(self, alias: str) -> Registered | None:
         found = self._pointed(alias)
         if found is None:

@@ -15,7 +15,7 @@ from prefect.states import Completed
 from agpo.artifacts import ArtifactRef
 from agpo.stages import Result, StageRun
 from tasks.pipeline import Pipeline
-from tasks.tracking import RunRef, connect, log_dataset, log_output, log_picture, log_summary, open_run, run_context
+from tasks.tracking import RunRef, connect, log_dataset, log_output, log_pictures, log_summary, open_run, run_context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,8 +95,7 @@ def log_result(pipeline: Pipeline, run: RunRef, result: Result, inputs: Mapping[
     # found artifact has null where there was NaN.
     log_summary(run, {name: float(value) for name, value in figures.items() if value is not None})
     log_output(run, result.ref, result.ref.kind, pipeline.store.manifest(result.ref))
-    for picture in sorted(pipeline.store.fetch(result.ref).glob("*.png")):
-        log_picture(run, picture, picture.stem)
+    log_pictures(run, pipeline.store.fetch(result.ref))
 
 
 def end(result: Result) -> ArtifactRef:

@@ -43,7 +43,7 @@ class Training:
             progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance,
         ):
             for step in remaining:
-                if self.pipeline.time_is_up:
+                if self.pipeline.time_is_up and self.session.journal.read_update(step) is None:
                     _LOG.warning(
                         "time is up after %d of %d steps: the run goes on with what is trained", step, remaining.stop
                     )

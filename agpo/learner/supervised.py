@@ -65,7 +65,7 @@ def train_supervised(
             if (step + 1) % _CHECKPOINT_EVERY == 0 and step + 1 < settings.steps:
                 _checkpoint(model, tokenizer, optimizer, step + 1, losses, partial)
     tail = losses[-100:]
-    return {"warm_start/loss": float(np.mean(tail)) if tail else math.nan, "warm_start/steps": float(settings.steps)}
+    return {"supervised/loss": float(np.mean(tail)) if tail else math.nan, "supervised/steps": float(settings.steps)}
 
 
 def _schedule(step: int, settings: Supervised) -> float:

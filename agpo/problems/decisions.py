@@ -15,6 +15,7 @@ from agpo.problems.source import DECISIONS, find_files
 from agpo.problems.table import BadField, quarantine_rows, read_text
 from agpo.records import Pairs
 from agpo.relevance import Scheme, write_gold
+from agpo.spreadsheet import unquote_cell
 
 _HELD_OUT = ("selection", "confirmation")
 
@@ -77,6 +78,8 @@ def _read_decision(row: SourceRow, scheme: Scheme) -> Decision | None:
     if row.reason:
         raise BadField(row.reason, row.detail)
     value = row.value
+    if isinstance(value, dict):
+        value = {name: unquote_cell(cell) if isinstance(cell, str) else cell for name, cell in value.items()}
     if isinstance(value, dict) and value.get("decision", "") is None:
         return None
     text = " ".join(read_text(value, "decision").split())

@@ -37,3 +37,9 @@ class PairShards:
     def count(self, index: int) -> int:
         """Pairs of a shard."""
         return min(self.size, self.pairs - index * self.size)
+
+
+def has_gold(folder: Path, split: str) -> bool:
+    """Whether the gold of any pair of a split is known. ``folder``: with ``pairs.parquet``."""
+    rows = pl.scan_parquet(folder / "pairs.parquet", glob=False).filter(pl.col("split") == split)
+    return bool(rows.select(pl.col("gold").is_not_null().any()).collect(engine="streaming").item())

@@ -9,6 +9,7 @@ import polars as pl
 from agpo.relevance.figures import agreement_figure
 from agpo.relevance.metrics import Labelled, LabelScores, score_labels
 from agpo.relevance.scheme import Scheme
+from agpo.spreadsheet import quote_cell
 
 LABELS, ROLLOUTS = "labels-*.parquet", "rollouts-*.parquet"
 _AUDITED = ("label_id", "pair_id", "query", "title", "attributes", "votes", "label", "agreement", "decision")
@@ -99,6 +100,10 @@ def _write_audit(labels: pl.LazyFrame, scheme: Scheme, audit: int, path: Path) -
         pl.col("agreement").round(3),
         label_id=pl.col("id"),
         decision=pl.lit(None, dtype=pl.String),
+        **{
+            name: pl.Series([quote_cell(cell) for cell in queue[name]], dtype=pl.String)
+            for name in ("query", "title", "attributes")
+        },
     ).select(_AUDITED).write_csv(path)
 
 

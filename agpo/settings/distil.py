@@ -66,7 +66,10 @@ class DistilSettings(Settings):
         1.0, gt=0, title="Distillation temperature", description="softens votes and student while it learns; 1: neither"
     )
     gold_weight: float = Field(
-        1.0, gt=0, title="Gold weight", description="of a judged pair in the loss; a labelled one has 1"
+        1.0,
+        ge=0,
+        title="Gold weight",
+        description="of a judged pair in the loss; a labelled one has 1. 0: labels alone",
     )
     int8_agreement: float = Field(
         0.99, ge=0, le=1, title="int8: least agreement", description="share of selection pairs with the same label"

@@ -155,6 +155,13 @@ class NightlyRun(TrainRun):
             raise ValueError(f"{', '.join(wanted)}: problems must be query–ad pairs (source shop or verifier label)")
         if self.label is None and wanted:
             raise ValueError(f"{', '.join(wanted)}: there are no labels without label; give it, e.g. label.samples=8")
+        if self.label is not None and not self.label.path and not getattr(self.problems, "unlabelled", 0):
+            raise ValueError("label.path: the problems have no unlabelled pairs of their own; give a file of pairs")
+        if self.distil is not None and not (self.problems.selection and self.problems.confirmation):
+            raise ValueError(
+                f"distil needs judged pairs to choose and measure a student on; problems.selection = "
+                f"{self.problems.selection} and problems.confirmation = {self.problems.confirmation} must be above 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -189,6 +196,17 @@ class NightlyRun(TrainRun):
             raise ValueError("this run says nothing about labels; accepted: settings with label, e.g. the profile shop")
         return self.label
 
+    def check_start(self) -> Self:
+        """This run; ValueError if it starts from the champion, which is the night's of the moment it began."""
+        if self.start != "base":
+            raise ValueError("start = champion is for the flow nightly; accepted here: start = base")
+        return self
+
+    def on_labels_alone(self) -> Self:
+        """This run with a student that learns from no judged pair; ValueError if it says nothing about labels."""
+        student = (self.check_labels().distil or DistilSettings()).model_copy(update={"gold_weight": 0.0})
+        return self.model_copy(update={"distil": student})
+
     def check_labels(self) -> Self:
         """This run; ValueError if it says nothing about labels."""
         assert self.labels
@@ -203,7 +221,9 @@ class NightlyRun(TrainRun):
         if isinstance(problems, RowProblems):
             fields, prompt, bad = problems.pair, problems.prompt, problems.largest_bad_share
         else:
-            fields, prompt, bad = PairFields(), "plain-v1", 0.05
+            from agpo.problems.shop.catalogue import KEYS
+
+            fields, prompt, bad = PairFields(attributes=tuple(KEYS)), "plain-v1", 0.05
         return UnlabelledPairs(
             path=self.labels.path, pair=fields, scheme=self.scheme, prompt=prompt, largest_bad_share=bad
         )

@@ -59,7 +59,9 @@ class LossSettings(Settings):
 
     policy: PolicyLoss = Field(PpoClip(), title="Policy loss")
     normalisation: Normalisation = Field(TokenMean(), title="Normalisation")
-    kl: float = Field(0.0, ge=0, title="KL to the base", description="coefficient of the divergence")
+    kl: float = Field(
+        0.0, ge=0, title="KL to the base", description="coefficient of the divergence from where training starts"
+    )
     kl_estimator: KlEstimator = Field(
         "k3", title="KL estimator", description="k1 measures but does not pull: the mean of its gradient is 0"
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from agpo.artifacts.table import write_table
@@ -42,10 +43,15 @@ def distil(settings: Distilling, work: Work) -> dict[str, Any]:
     scheme = find_scheme(settings.scheme)
     judged = read_judged(work.inputs["problems"], scheme)
     gold, selection, confirmation = (_need(judged, split) for split in ("train", "selection", "confirmation"))
-    examples = gold
+    examples = learnt = gold
     if "labels" in work.inputs:
-        examples = read_voted(work.inputs["labels"], scheme, judged) + gold
+        learnt = gold if settings.gold_weight else gold.select(np.zeros(len(gold), dtype=bool))
+        examples = read_voted(work.inputs["labels"], scheme, judged) + learnt
+    elif not settings.gold_weight:
+        raise ValueError("distil.gold_weight = 0 and no labels leave nothing to learn; accepted: above 0, or labels")
     choosing, calibrating = split_queries(selection)
+    if not len(calibrating):
+        raise ValueError("the selection pairs have one query; one chooses and one calibrates: raise problems.selection")
 
     choice: dict[str, float] = {}
     for encoder, name in zip(settings.encoders, _names(settings.encoders), strict=True):
@@ -59,7 +65,7 @@ def distil(settings: Distilling, work: Work) -> dict[str, Any]:
     set_temperature(work.out, temperature)
     student = score(work.out, confirmation)
     found = {STUDENT: student, **predict_baselines(gold, confirmation)}
-    if len(examples) > len(gold):
+    if len(examples) > len(learnt) > 0:
         lone = _train(GOLD_ONLY, best, gold, len(examples), settings, work)
         found[GOLD_ONLY] = predict(lone, confirmation.render(rendering_of(best)))
 
@@ -68,8 +74,8 @@ def distil(settings: Distilling, work: Work) -> dict[str, Any]:
     scores = StudentScores(
         encoder=chosen,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        labelled_pairs=len(examples) - len(gold),
-        gold_pairs=len(gold),
+        labelled_pairs=len(examples) - len(learnt),
+        gold_pairs=len(learnt),
         choice=choice,
         models={name: score_labels(labels, cases) for name, labels in labelled.items()},
         ahead={

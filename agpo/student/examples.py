@@ -80,7 +80,8 @@ def read_judged(problems: Path, scheme: Scheme) -> dict[str, Examples]:
 def read_voted(labels: Path, scheme: Scheme, judged: dict[str, Examples]) -> Examples:
     """The pairs that a teacher labelled, with the shares of its votes.
 
-    Without those that are judged: gold counts more, and held-out pairs are never learnt. ValueError for another scheme.
+    Without pairs that are judged, by their texts, for gold counts more; and without any pair of a held-out query.
+    ValueError for another scheme.
     """
     files = sorted(labels.glob("labels-*.parquet"))
     if not files:
@@ -89,8 +90,10 @@ def read_voted(labels: Path, scheme: Scheme, judged: dict[str, Examples]) -> Exa
     other = rows.filter(pl.col("scheme") != scheme.name).head(1)
     if other.height:
         raise ValueError(f"label {other['id'][0]} is of scheme {other['scheme'][0]}; accepted: {scheme.name}")
-    known = pl.concat([examples.pairs["id"] for examples in judged.values()])
-    rows = rows.filter(~pl.col("pair_id").is_in(known.implode()))
+    texts = pl.concat([examples.pairs.select("query", "title", "attributes") for examples in judged.values()])
+    held_out = pl.concat([judged[split].pairs["query_id"] for split in ("selection", "confirmation")])
+    rows = rows.join(texts.unique(), on=texts.columns, how="anti", maintain_order="left")
+    rows = rows.filter(~pl.col("query_id").is_in(held_out.implode()))
     votes = np.array(rows["votes"].to_list(), dtype=float).reshape(rows.height, len(scheme.labels))
     pairs = rows.select(pl.col("pair_id").alias("id"), *_PARTS[1:])
     return Examples(pairs, votes / votes.sum(1, keepdims=True), np.zeros(rows.height, bool))

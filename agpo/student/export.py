@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
@@ -122,6 +123,18 @@ def _write_graph(model: CrossEncoder, inputs: list[str], length: int, file: Path
             external_data=False,
             verbose=False,
         )
+        _strip(file)
+
+
+def _strip(file: Path) -> None:
+    """Take out what the exporter notes of this machine and its code: stacks with paths, in every node."""
+    model = onnx.load(file)
+    parts = [model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.functions]
+    parts += [part for function in model.functions for part in (*function.node, *function.value_info)]
+    for part in parts:
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    onnx.save(model, file)
 
 
 def _quantise(source: Path, target: Path) -> None:

@@ -16,12 +16,12 @@ import polars as pl
 
 from agpo.artifacts.table import read_table, write_table
 from agpo.records import Annotations, Disagreements
+from agpo.spreadsheet import quote_cell, unquote_cell
 from agpo.verify.math import SHOWN
 
 DECISIONS = ("correct", "wrong")
 NAME, VERSION = "annotation", 1  # the verifier of an annotated verdict
 _KEY = ["problem_id", "gold", "extracted"]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would calculate
 
 
 def export_disagreements(sources: Sequence[Path], target: Path) -> int:
@@ -38,7 +38,7 @@ def export_disagreements(sources: Sequence[Path], target: Path) -> int:
         writer = csv.writer(file)
         writer.writerow([*rows.columns, "decision"])
         for row in rows.iter_rows():
-            writer.writerow([*(_quote(cell) for cell in row), ""])
+            writer.writerow([*(quote_cell(cell) for cell in row), ""])
     os.replace(partial, target)
     return rows.height
 
@@ -69,7 +69,7 @@ def import_decisions(decisions: Path, sources: Sequence[Path], target: Path) -> 
                 continue
             if decision not in DECISIONS:
                 raise ValueError(f"{place}: decision is {decision!r}; accepted: {', '.join(DECISIONS)}, or nothing")
-            found = known.get((row["id"] or "").removeprefix("'"))
+            found = known.get(unquote_cell(row["id"] or ""))
             if found is None:
                 raise ValueError(f"{place}: id {row['id']!r} is not among the disagreements")
             key = (found["problem_id"], found["gold"], found["extracted"])
@@ -131,8 +131,3 @@ def _read_disagreements(sources: Sequence[Path]) -> pl.DataFrame:
 def _is_general(extracted: str | None) -> bool:
     """Whether the text is the whole answer: verdicts keep its beginning, or nothing where none was found."""
     return extracted is not None and len(extracted) < SHOWN
-
-
-def _quote(cell: str | None) -> str:
-    cell = cell or ""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

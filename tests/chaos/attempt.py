@@ -102,7 +102,7 @@ class Attempts:
 
     def read_flow_run(self) -> UUID:
         """The newest Prefect flow run of the night, as its MLflow run names it."""
-        night = read_runs(f"sqlite:///{self.home / 'mlflow.db'}", "agpo/nightly")["nightly countdown"]
+        night = read_runs(f"sqlite:///{self.home / 'mlflow.db'}", "agpo/nightly")["nightly smoke"]
         return UUID(night.data.tags["prefect.flow_run_id"])
 
 

@@ -34,7 +34,7 @@ def _assert_equal(found: Any, expected: Any, where: str) -> None:
 
 
 def read_attempts(place: Place) -> int:
-    night = read_runs(place.tracking, "agpo/nightly")["nightly countdown"]
+    night = read_runs(place.tracking, "agpo/nightly")["nightly smoke"]
     return int(night.data.tags["agpo.attempts"])
 
 

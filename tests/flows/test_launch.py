@@ -99,7 +99,17 @@ def test_a_killed_night_leaves_no_process_and_the_same_command_ends_it(command: 
     files = [path for path in command.users_home.rglob("*") if path.is_file()]
     assert files == [command.users_home / "out/night.json"]
     content = json.loads(files[0].read_text())
-    assert set(content) == {"family", "outcome", "reasons", "weights", "pass_at_k", "stages", "mlflow_run"}
+    assert set(content) == {
+        "family",
+        "outcome",
+        "reasons",
+        "weights",
+        "pass_at_k",
+        "relevance",
+        "stages",
+        "nothing_new",
+        "mlflow_run",
+    }
     assert {"seconds", "cpu_seconds", "peak_memory_mib", "artifact", "found", "stage"} == set(content["stages"][0])
     assert {"value", "lower", "upper", "difference", "difference_lower"} < set(content["pass_at_k"][0])
     found = {stage["stage"]: stage["found"] for stage in content["stages"]}

@@ -68,7 +68,7 @@ def test_every_stage_runs_once(night: Night) -> None:
 
 def test_the_report_has_every_figure(night: Night) -> None:
     report = night.report
-    assert (report.family, report.outcome) == ("countdown", "inconclusive")  # eight problems decide nothing
+    assert (report.family, report.outcome) == ("smoke", "inconclusive")  # eight problems decide nothing
     assert any("8 problems" in reason for reason in report.reasons)
     rows = {(row.policy, row.set, row.k): row for row in report.pass_at_k}
     policies = ("base", "agpo trained", "agpo candidate")
@@ -101,7 +101,7 @@ def test_prefect_shows_states_and_artifacts(night: Night) -> None:
 
 def test_mlflow_has_a_run_for_the_flow_and_for_each_stage(night: Night) -> None:
     runs = read_runs(night.untouched.tracking, "agpo/nightly")
-    parent = runs.pop("nightly countdown")
+    parent = runs.pop("nightly smoke")
     assert sorted(runs) == sorted(made(night.report))
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
     for run in (parent, *runs.values()):
@@ -138,8 +138,8 @@ def test_mlflow_runs_show_inputs_outputs_and_figures(night: Night) -> None:
     assert figures["train agpo"] == {"figures/training.png"}
     assert figures["select agpo"] == {"figures/frontier.png"}
     assert figures["judge"] == {"figures/curves.png"}
-    assert figures["nightly countdown"] == {"figures/frontier-agpo.png", "figures/pass-at-k-curves.png"}
-    assert {"card.md", "report.json"} <= set(shown["nightly countdown"]["files"])
+    assert figures["nightly smoke"] == {"figures/frontier-agpo.png", "figures/pass-at-k-curves.png"}
+    assert {"card.md", "report.json"} <= set(shown["nightly smoke"]["files"])
     for stage in night.report.stages:
         if not stage.found:
             kind = stage.artifact.kind
@@ -149,7 +149,7 @@ def test_mlflow_runs_show_inputs_outputs_and_figures(night: Night) -> None:
 
 
 def test_the_registry_has_base_and_candidate(night: Night) -> None:
-    model = night.snapshot["registry"]["agpo-policy-countdown"]
+    model = night.snapshot["registry"]["agpo-policy-smoke"]
     base, candidate = (model["versions"][version] for version in (1, 2))
     assert model["aliases"] == {"base": 1, "champion": 1, "challenger": 2}
     keys = {stage.stage: stage.artifact.key for stage in night.report.stages}
@@ -213,7 +213,7 @@ def test_a_longer_run_continues(night: Night) -> None:
     assert {name: later[name] for name in first} == first
     curve = read_tracking(night.place.tracking)[f"agpo/nightly {key}"]["metrics"]["rollout/accuracy"]
     assert [step for step, _ in curve] == [0, 1, 2, 3]
-    assert read_registry(night.place.tracking)["agpo-policy-countdown"]["aliases"]["champion"] == 1
+    assert read_registry(night.place.tracking)["agpo-policy-smoke"]["aliases"]["champion"] == 1
 
 
 def test_the_plan_says_what_the_night_made(night: Night) -> None:
@@ -271,5 +271,5 @@ def test_every_outcome_of_the_gate_ends_well(
         result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
         assert result.exit_code == 0, result.output
         assert f"Gate: {outcome}" in result.output
-        assert read_registry(elsewhere.tracking)["agpo-policy-countdown"]["aliases"] == aliases
+        assert read_registry(elsewhere.tracking)["agpo-policy-smoke"]["aliases"] == aliases
     assert " Completed " not in result.output

@@ -74,7 +74,7 @@ def test_the_night_goes_on_with_labels_and_a_student(night: Night) -> None:
     assert found is not None
     assert [teacher.name for teacher in found.teachers] == ["base", "teacher", "supervised"]
     assert {teacher.votes.pairs for teacher in found.teachers} == {40}
-    assert (found.pairs, found.labelled_by) == (40, "agpo-policy-shop version 1")  # forty pairs promote nobody
+    assert (found.pairs, found.labelled_by) == (40, "agpo-policy-shop-smoke version 1")  # forty pairs promote nobody
     assert {"student", "majority", "tfidf", "overlap", "crosses", "gold_only"} <= set(found.students)
     assert found.outcome in ("promote", "reject", "inconclusive")
 
@@ -92,14 +92,14 @@ def test_both_pages_show_teachers_and_students(night: Night) -> None:
     assert "supervised" in night.artifacts["teachers"]
     assert "tfidf" in night.artifacts["students"]
     runs = read_runs(night.place.tracking, "agpo/nightly")
-    metrics = runs["nightly shop"].data.metrics
+    metrics = runs["nightly shop-smoke"].data.metrics
     assert {"label/base/macro_f1", "label/teacher/macro_f1", "student/student/macro_f1"} <= set(metrics)
     assert runs["label unlabelled teacher"].data.metrics["label/pairs"] == 40
     assert runs["distil student"].data.metrics["student/parameters"] > 1000
 
 
 def test_the_student_is_registered_with_its_evidence(night: Night) -> None:
-    student = read_registry(night.place.tracking)["agpo-student-shop"]
+    student = read_registry(night.place.tracking)["agpo-student-shop-smoke"]
     key = next(stage.artifact.key for stage in night.report.stages if stage.stage == "distil student")
     assert student["versions"][1]["checkpoint.key"] == key
     assert night.report.relevance is not None
@@ -137,7 +137,7 @@ def test_label_alone_asks_the_champion(night: Night) -> None:
     report = night.place.run(smoke(), label).result()
     assert made(report) == []
     assert report.relevance is not None
-    assert report.relevance.labelled_by == "agpo-policy-shop version 1"
+    assert report.relevance.labelled_by == "agpo-policy-shop-smoke version 1"
 
 
 def test_pairs_of_a_file_are_labelled(elsewhere: Place, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_pairs_of_a_file_are_labelled(elsewhere: Place, tmp_path: Path) -> None:
 
 def test_a_night_from_the_champion_keeps_its_start(elsewhere: Place) -> None:
     first = elsewhere.run(smoke("start=champion", "promote.margin=0.04")).result()
-    start = read_runs(elsewhere.tracking, "agpo/nightly")["nightly shop"].data.tags["agpo.start"]
+    start = read_runs(elsewhere.tracking, "agpo/nightly")["nightly shop-smoke"].data.tags["agpo.start"]
     assert next(stage.artifact.key for stage in first.stages if stage.stage == "warm_start") in start
     assert made(elsewhere.run(smoke("start=champion", "promote.margin=0.04")).result()) == []
 
@@ -199,13 +199,13 @@ def test_lineage_leads_from_a_label_to_the_data(night: Night, monkeypatch: pytes
     runner = CliRunner()
     chain = runner.invoke(app, ["lineage", name])
     assert chain.exit_code == 0, chain.output
-    for part in (name, "query: ", "policy: policy/", "agpo-policy-shop version 1 @base", "problems: problems/"):
+    for part in (name, "query: ", "policy: policy/", "agpo-policy-shop-smoke version 1 @base", "problems: problems/"):
         assert part in chain.output
-    listed = runner.invoke(app, ["labels", "--teacher", "champion"])
+    listed = runner.invoke(app, ["labels", "--teacher", "champion", "--family", "shop-smoke"])
     assert "unlabelled" in listed.output
-    unknown = runner.invoke(app, ["labels", "--teacher", "99"])
+    unknown = runner.invoke(app, ["labels", "--teacher", "99", "--family", "shop-smoke"])
     assert unknown.exit_code == 2
-    assert "agpo-policy-shop has no version or alias '99'" in unknown.output
+    assert "agpo-policy-shop-smoke has no version or alias '99'" in unknown.output
     missing = runner.invoke(app, ["lineage", "label-0"])
     assert missing.exit_code == 2
     assert "no label label-0" in missing.output

@@ -80,13 +80,13 @@ def test_a_failing_step_fails_the_flow_and_the_next_attempt_goes_on(
     assert flow_run.state is not None
     assert flow_run.state.name == "Failed"
     runs = read_runs(place.tracking, "agpo/train")
-    for name in ("train agpo", "train countdown"):
+    for name in ("train agpo", "train smoke"):
         assert runs[name].info.status == "FAILED"
         assert runs[name].data.tags["agpo.error"] == "MemoryError: no room for gradients"
 
     assert place.run(run, train).is_completed()
     again = read_runs(place.tracking, "agpo/train")
-    for name in ("train agpo", "train countdown"):
+    for name in ("train agpo", "train smoke"):
         assert again[name].info.run_id == runs[name].info.run_id
         assert again[name].info.status == "FINISHED"
         assert again[name].data.tags["agpo.attempts"] == "2"

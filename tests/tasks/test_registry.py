@@ -32,7 +32,7 @@ def aliases(registry: Registry) -> dict[str, int]:
 
 def test_nothing_is_registered_at_first(registry: Registry) -> None:
     assert registry.champion() is None
-    assert registry.base() is None
+    assert registry.lookup("base") is None
 
 
 def test_a_version_points_to_its_policy_with_evidence_and_card(registry: Registry, run: RunRef) -> None:
@@ -83,7 +83,7 @@ def test_a_base_stays_a_base_when_it_is_a_candidate_too(registry: Registry, run:
     assert registry.register(policy("base"), run, "candidate", {"outcome": "inconclusive"}, "another") == base
     registry.act_on("inconclusive", base, "decision")
     assert aliases(registry) == {"base": 1, "champion": 1}
-    found = registry.base()
+    found = registry.lookup("base")
     assert found is not None
     assert found.role == "base"
     assert registry.client.get_model_version(registry.name, str(base)).description == "the base's card"

@@ -34,8 +34,8 @@ def test_learns_a_trivial_mapping(
     predicted = model(input_ids=ids[:, :-1]).logits.argmax(-1)
     right = (predicted == ids[:, 1:])[chosen[:, 1:]]
     assert right.float().mean() > 0.95
-    assert metrics["warm_start/steps"] == 150
-    assert 0 < metrics["warm_start/loss"] < 1  # the mean of the last hundred steps
+    assert metrics["supervised/steps"] == 150
+    assert 0 < metrics["supervised/loss"] < 1  # the mean of the last hundred steps
 
 
 class TestResume:

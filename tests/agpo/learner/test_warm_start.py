@@ -83,7 +83,7 @@ class TestScratch:
         made = warm_start(scratch(), work)
         model, tokenizer = load_policy(work.out, "cpu")
         assert made["rows"] == sum(parameter.numel() for parameter in model.parameters())
-        assert made["metrics"]["warm_start/steps"] == 12
+        assert made["metrics"]["supervised/steps"] == 12
         assert made["metrics"]["warm_start/parameters"] == made["rows"]
         assert tokenizer.decode(tokenizer("3 4 : 7")["input_ids"]) == "<bos> 3 4 : 7"
         assert model.config.max_position_embeddings == 5 + 6  # <bos> a b : t, and a + b = t <eos>
@@ -148,7 +148,7 @@ class TestFolder:
         )
         predicted = model(input_ids=ids).logits.argmax(-1)[0, 2:]
         assert tokenizer.decode(predicted) == "3 3 7 7 <eos>"
-        return float(metrics["warm_start/loss"])
+        return float(metrics["supervised/loss"])
 
     def test_without_weights_that_are_read_is_refused(
         self, rows: Path, model_folder: Path, make_work: MakeWork

@@ -145,6 +145,12 @@ def test_without_labels_the_student_learns_from_gold_alone(problems: Path, tmp_p
     assert "gold_only" not in read_scores(work.out).models
 
 
+def test_gold_without_weight_is_left_out(problems: Path, tmp_path: Path) -> None:
+    alone = TINY.model_copy(update={"gold_weight": 0.0})
+    with pytest.raises(ValueError, match=r"distil\.gold_weight = 0 and no labels leave nothing to learn"):
+        distil(alone, make_work(tmp_path, problems=problems))
+
+
 @pytest.mark.parametrize("split", ["train", "selection", "confirmation"])
 def test_a_split_without_judged_pairs_is_refused(split: str, problems: Path, tmp_path: Path) -> None:
     pairs = read_table(problems, "pairs.parquet", Pairs).filter(pl.col("split") != split)

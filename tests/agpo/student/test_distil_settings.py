@@ -26,7 +26,7 @@ def test_encoders_are_told_apart_by_kind() -> None:
         ({"encoders": [{"kind": "other"}]}, "'aligned', 'base', 'folder'"),
         ({"encoders": [{"kind": "folder"}]}, "path"),
         ({"encoders": [{"kind": "aligned", "width": 30}]}, r"width 30 is not a multiple of heads \(4\)"),
-        ({"gold_weight": 0}, "greater than 0"),
+        ({"gold_weight": -1}, "greater than or equal to 0"),
         ({"temperature": 0}, "greater than 0"),
         ({"int8_agreement": 1.1}, "less than or equal to 1"),
     ],

@@ -42,19 +42,23 @@ def test_votes_become_shares_over_all_shards(labels: Path, judged: dict[str, Exa
 def test_judged_and_unread_pairs_are_not_learnt_by_votes(
     problems: Path, judged: dict[str, Examples], tmp_path: Path
 ) -> None:
-    held_out, trained = judged["confirmation"].pairs["id"][0], judged["train"].pairs["id"][0]
+    """Whatever their ids say: row 0 has the texts of a judged pair, row 1 the query of a held-out one."""
+    trained, held_out = judged["train"].pairs.row(0, named=True), judged["confirmation"].pairs.row(0, named=True)
     row = pl.int_range(pl.len())
-    ids = pl.when(row == 0).then(pl.lit(held_out)).when(row == 1).then(pl.lit(trained)).otherwise("pair_id")
+    texts = {
+        name: pl.when(row == 0).then(pl.lit(trained[name])).otherwise(name) for name in ("query", "title", "attributes")
+    }
     folder = write_labels(
         tmp_path / "labels",
         problems,
-        pair_id=ids,
+        **texts,
+        query_id=pl.when(row == 1).then(pl.lit(held_out["query_id"])).otherwise("query_id"),
         label=pl.when(row == 2).then(None).otherwise("label"),
         votes=pl.when(row == 2).then(pl.lit([0, 0, 0, 0])).otherwise("votes"),
     )
     voted = read_voted(folder, SCHEME, judged)
     assert len(voted) == 67
-    assert {held_out, trained}.isdisjoint(voted.pairs["id"])
+    assert held_out["query_id"] not in voted.pairs["query_id"].to_list()
 
 
 def test_labels_of_another_scheme_are_refused(problems: Path, judged: dict[str, Examples], tmp_path: Path) -> None:

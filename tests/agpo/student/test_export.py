@@ -72,6 +72,11 @@ def test_only_the_graph_that_serves_is_kept(served: Served) -> None:
     assert served.report.bytes == (served.folder / "student.int8.onnx").stat().st_size
 
 
+def test_the_graph_says_nothing_of_this_machine(served: Served) -> None:
+    graph = (served.folder / "student.int8.onnx").read_bytes()
+    assert not [part for part in (b"site-packages", b"stack_trace", b"/agpo/student/", b".py") if part in graph]
+
+
 def test_the_encoders_folder_is_the_encoder(served: Served, selection: Examples) -> None:
     again = load_encoder(served.folder / "encoder", "cpu").eval()
     templates = json.loads((served.folder / "student.json").read_text())["templates"]
