@@ -65,7 +65,7 @@ $(VENV)-parity/installed: tests/parity/requirements.txt
 	@$(VENV)-parity/bin/python -m pip install -qq --no-deps verl==0.9.1
 	@touch $@
 
-vllm: ## make vLLM's environment (4 GB; variable VLLM=cpu or gpu)
+vllm: ## make vLLM's environment (3.4 GB; variable VLLM=cpu or gpu)
 	@PYTHON="$(PYTHON)" infra/vllm/set-up $(VENV)-vllm $(VLLM)
 
 test-vllm: vllm ## run the tests that need vLLM itself

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from agpo.profile import SettingsError, load_settings
 from agpo.settings import NightlyRun, TrainRun
+from flows.console import open_console
 
 Flow = Literal["train", "evaluate", "promote", "label", "distil", "nightly"]
 _DEMO = ("demo", "shop")  # the profiles of its two nights
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
+console = open_console()
 
 
 def main() -> None:

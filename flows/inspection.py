@@ -14,7 +14,7 @@ from rich.text import Text
 
 from agpo.artifacts import Store
 from agpo.journal import Journal
-from tasks.location import store_address
+from tasks.location import open_store
 
 _LISTED = 10  # runs named in an error
 _STYLES = {"correct": "green", "wrong": "red", "unverifiable": "yellow"}
@@ -35,7 +35,7 @@ def show_rollouts(run: str, wrong: bool, limit: int) -> None:
     ``run`` is the beginning of its key, or of the key of a policy that it made. Raises ValueError, which names the
     known runs, where that fits none or several.
     """
-    store = Store(store_address())
+    store = open_store()
     journal = find_run(store, run)
     answers = list(islice(read_answers(journal, wrong), limit))
     if not answers:

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from agpo.artifacts import ArtifactRef, Store
 from agpo.stages import LABEL
 from flows.console import open_console
-from tasks.location import store_address, tracking_uri
+from tasks.location import open_store, tracking_uri
 from tasks.tracking import connect
 
 _LABEL = "label-"
@@ -28,7 +28,7 @@ def show_lineage(name: str) -> None:
 
     Raises ValueError where nothing or more than one thing is called so.
     """
-    store, client = Store(store_address()), connect(tracking_uri())
+    store, client = open_store(), connect(tracking_uri())
     if name.startswith(_LABEL):
         ref, row = find_label(store, name)
         tree = _describe_label(store, ref, row)
@@ -43,7 +43,7 @@ def show_labels(teacher: str, family: str) -> None:
 
     Raises ValueError where there is no such version.
     """
-    client, store = connect(tracking_uri()), Store(store_address())
+    client, store = connect(tracking_uri()), open_store()
     key = find_teacher_key(client, teacher, family)
     table = Table("Labels", "Split", "Pairs", "Agreement", "Right", "Folder", box=None, pad_edge=False)
     for ref in find_labels_of(store, key):

@@ -18,7 +18,7 @@ from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import TRAIN, StageRun
 from flows.naming import name_objectives
 from flows.sources import check_sources
-from tasks.location import STORE_VARIABLE, store_address
+from tasks.location import STORE_VARIABLE, open_store, store_address
 
 _AFTER_GATE = "to run or found, after the gate"
 
@@ -35,7 +35,7 @@ def plan_table(flow: str, settings: TrainRun, *, store: str | None = None) -> Gr
     if store:
         os.environ[STORE_VARIABLE] = store
     table = Table("Stage", "State", "Key", box=None, pad_edge=False)
-    for planned in plan_run(flow, settings, Store(store_address())):
+    for planned in plan_run(flow, settings, open_store()):
         colour = "green" if planned.state.startswith("found") else "yellow"
         table.add_row(planned.stage, f"[{colour}]{planned.state}[/]", planned.key[:12])
     title = Text(f"{flow} in {store_address()}\n", no_wrap=True, overflow="ignore")

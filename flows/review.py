@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agpo.artifacts import Store
 from agpo.verify.review import export_disagreements, import_decisions
-from tasks.location import store_address
+from tasks.location import open_store
 
 _JOURNALED = "journal/*/steps/*/disagreements.parquet"
 
@@ -27,7 +26,7 @@ def import_(decisions: Path, target: Path) -> str:
 
 
 def _find_disagreements() -> list[Path]:
-    store = Store(store_address())
+    store = open_store()
     if not store.files.local:
         raise ValueError(f"{store.files.uri} is not a local store; accepted: a folder, for a review")
     return sorted(store.files.local_path().glob(_JOURNALED))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from agpo.artifacts import Store
+
 HOME_VARIABLE = "AGPO_HOME"  # everything written lies below it
 STORE_VARIABLE = "AGPO_STORE"  # artifacts and journals: a folder, s3://…; default: <home>/store
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"  # default: SQLite in the home folder
@@ -17,6 +19,11 @@ def home() -> Path:
 def store_address() -> str:
     address = os.environ.get(STORE_VARIABLE) or str(home() / "store")
     return address if "://" in address else str(Path(address).absolute())
+
+
+def open_store() -> Store:
+    """The store; copies of what lies elsewhere go below the home folder, as everything that is written."""
+    return Store(store_address(), copies=home() / "fetched")
 
 
 def tracking_uri(folder: Path | None = None) -> str:

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 from prefect.runtime import flow_run
 
-from agpo.artifacts import Store, digest
+from agpo.artifacts import digest
 from agpo.recipe import Recipe
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import Result
-from tasks.location import home, store_address, tracking_uri
+from tasks.location import home, open_store, tracking_uri
 from tasks.tracking import RunRef, open_run, run_context
 
 
@@ -24,7 +24,7 @@ class Pipeline:
     def __init__(self, run: TrainRun, parent: RunRef, experiment: str) -> None:
         self.run, self.parent, self.experiment = run, parent, experiment
         self.recipe = Recipe(run)
-        self.store = Store(store_address())
+        self.store = open_store()
         self.results: dict[str, Result] = {}
         self.teacher = ""  # registered version that labels
         self.stop_training_at = self.next_stop(run) if isinstance(run, NightlyRun) else None
