@@ -134,13 +134,13 @@ def plan(
     profile: Profile = None,
     store: StoreAddress = None,
 ) -> None:
-    """Show the resolved settings and what would run or be found; without arguments, for the demo."""
-    if flow is None:
-        flow, profile = "nightly", profile or "demo"
-    settings = _flow_settings(flow, profile, sets)
+    """Show the resolved settings and what would run or be found; without a flow or profile, for the demo's nights."""
+    profiles = _DEMO if flow is None and profile is None else (profile,)
+    planned = [_flow_settings(flow or "nightly", name, sets) for name in profiles]
     from flows.plan import plan_table
 
-    console.print(plan_table(flow, settings, store=store))
+    for settings in planned:
+        console.print(plan_table(flow or "nightly", settings, store=store))
 
 
 @app.command()

@@ -112,8 +112,10 @@ def test_plan_without_arguments_is_the_demo(replace: Callable[..., Calls]) -> No
     calls = replace("flows.plan", "plan_table", "the plan")
     result = invoke("plan")
     assert "the plan" in result.output
-    ((flow, settings), _) = calls[0]
-    assert (flow, settings.steps, settings.evaluate.samples) == ("nightly", 300, 256)
+    assert [(flow, settings.family, settings.steps) for (flow, settings), _ in calls] == [
+        ("nightly", "countdown", 300),
+        ("nightly", "shop", 40),
+    ]
 
 
 def test_plan_of_a_flow_starts_from_the_defaults(replace: Callable[..., Calls]) -> None:
