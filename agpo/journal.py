@@ -30,6 +30,8 @@ from agpo.artifacts.lease import Lease
 from agpo.artifacts.table import read_table, write_table
 from agpo.records import Disagreements, Rollouts, Verdicts
 
+TIMES = ("time/rollout", "time/verify", "time/update")  # metrics of a step: wall seconds of its parts
+CPU = "time/cpu"
 _LAST = 25  # steps
 
 
@@ -178,6 +180,12 @@ def mean_of_last(updates: list[Update]) -> dict[str, float]:
             if math.isfinite(value) and not name.startswith("time/"):
                 values.setdefault(f"mean_of_last_{_LAST}/{name}", []).append(value)
     return {name: sum(found) / len(found) for name, found in sorted(values.items())}
+
+
+def sum_costs(updates: list[Update]) -> dict[str, float]:
+    """Wall and CPU seconds of all steps, each as it was run first."""
+    spent = {name: sum(update.metrics.get(name, 0.0) for update in updates) for name in (*TIMES, CPU)}
+    return {"seconds": round(sum(spent[name] for name in TIMES), 3), "cpu_seconds": round(spent[CPU], 3)}
 
 
 def _step(step: int) -> str:

@@ -17,7 +17,7 @@ import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
 from agpo.artifacts.lease import Lease
-from agpo.journal import Journal, Update, chain_policy, digest_step, mean_of_last
+from agpo.journal import CPU, Journal, Update, chain_policy, digest_step, mean_of_last, sum_costs
 from agpo.recipe import Recipe
 from agpo.rollout import cut_chunks
 from agpo.settings import TrainRun
@@ -25,8 +25,6 @@ from agpo.stages import TRAIN, Cost, Result
 
 _LOG = logging.getLogger("agpo")
 _OPTIMIZER = "optimizer.safetensors"
-_TIMES = ("time/rollout", "time/verify", "time/update")
-_CPU = "time/cpu"
 
 
 class RunStopped(RuntimeError):
@@ -44,7 +42,8 @@ class _Live:
     pool: Any
     step: int
     policy: str
-    dirty: bool = False
+    dirty: bool = False  # the policy is not what the journal says
+    updated: bool = False  # the learner has finished the step that made it so
 
 
 class Session:
@@ -182,9 +181,10 @@ class Session:
         if recorded is not None and recorded.policy != chain_policy(live.policy, computed_from, recorded.refused):
             raise self._broken(step, f"its update made policy {recorded.policy[:12]}… from other rollouts or verdicts")
         batch = make_batch(rollouts, verdicts, self.run.objective, self.run.loss.mask_truncated, step)
-        live.dirty = True
+        live.dirty, live.updated = True, False
         if recorded is None:
             outcome = live.learner.update(batch, step)
+            live.updated = True
             self._costs["update"] = cost.measure()
             metrics = {**describe_step(rollouts, verdicts, batch), **outcome.metrics, **self._describe_costs()}
             metrics["policy/refused"] = float(outcome.refused is not None)
@@ -199,8 +199,7 @@ class Session:
             update = recorded
             if update.refused is None and live.learner.update(batch, step, guarded=False).refused is not None:
                 raise RunStopped(f"step {step} was applied when it was journalled and is refused in replay")
-        live.learner.guard.note(update.refused, update.metrics)
-        live.step, live.policy, live.dirty = step + 1, update.policy, False
+        self._go_on(live, update)
         self._stop_after_refusals(update)
         if (step + 1) % self.run.checkpoint_every == 0 or step + 1 == self.run.steps:
             self.checkpoint()
@@ -209,6 +208,10 @@ class Session:
     def checkpoint(self) -> None:
         """Keep weights and optimiser of the live policy, unless they are kept already."""
         live = self._live
+        if live is not None and live.dirty and live.updated:
+            journalled = self.journal.read_update(live.step)
+            if journalled is not None:  # the interrupt fell between the journal and this memory
+                self._go_on(live, journalled)
         if live is None or live.dirty or live.step in self.journal.checkpoints():
             return
         from agpo.learner.optimizer import save_optimizer
@@ -219,6 +222,10 @@ class Session:
             save_optimizer(live.model, live.learner.optimizer, Path(name) / _OPTIMIZER)
             self.journal.save_checkpoint(live.step, live.policy, Path(name))
 
+    def _go_on(self, live: _Live, update: Update) -> None:
+        live.step, live.policy, live.dirty = update.step + 1, update.policy, False
+        live.learner.guard.note(update.refused, update.metrics)
+
     def publish(self, producer: dict[str, str] | None = None) -> Result:
         """The policy after ``run.steps`` steps as an artifact: a Hugging Face folder."""
         found = self.find_published()
@@ -227,16 +234,11 @@ class Session:
         if self.run.steps and self.run.steps not in self.journal.checkpoints():
             self._at(self.run.steps)
         updates = [update for update in self.journal.updates() if update.step < self.run.steps]
-        spent = {name: sum(update.metrics.get(name, 0.0) for update in updates) for name in (*_TIMES, _CPU)}
         summary = {
             "rows": self.run.steps,
             "run": self.key,
             "metrics": mean_of_last(updates),
-            "cost": {
-                "seconds": round(sum(spent[name] for name in _TIMES), 3),
-                "cpu_seconds": round(spent[_CPU], 3),
-                "peak_memory_mib": Cost().measure()["peak_memory_mib"],
-            },
+            "cost": {**sum_costs(updates), "peak_memory_mib": Cost().measure()["peak_memory_mib"]},
         }
         with (
             tempfile.TemporaryDirectory(prefix="agpo-train-") as name,
@@ -378,7 +380,7 @@ class Session:
 
     def _describe_costs(self) -> dict[str, float]:
         seconds = {f"time/{part}": cost["seconds"] for part, cost in self._costs.items()}
-        return {**seconds, _CPU: sum(cost["cpu_seconds"] for cost in self._costs.values())}
+        return {**seconds, CPU: sum(cost["cpu_seconds"] for cost in self._costs.values())}
 
     def policy_after(self, steps: int, key: str) -> ArtifactRef:
         """A policy in the journal: its bytes are there at checkpoints, elsewhere they are the replay of its steps."""

@@ -18,6 +18,7 @@ from agpo.learner.update import Learner, Outcome
 from agpo.session import RunStopped, Session
 from agpo.verify import rollouts as verification
 from tests.agpo.session_start import RUN, Start, open_session, snapshot, start, store, take_step, train
+from tests.chaos.snapshot import read_files
 
 __all__ = ["open_session", "start", "store"]
 
@@ -227,3 +228,45 @@ def test_a_policy_that_is_not_trained_cannot_be_published(open_session: Callable
     with pytest.raises(RunStopped, match="step 1 has 0 of 16 rollouts"):
         session.publish()
     assert session.find_published() is None
+
+
+def test_an_interrupt_after_the_journal_leaves_a_checkpoint(
+    open_session: Callable[..., Session], start: Start, tmp_path: Path
+) -> None:
+    """The step is whole: its update was journalled, and only this process's memory of it was cut short."""
+    session = open_session()
+    write = session.journal.write_update
+
+    def interrupt(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    session.journal.write_update = interrupt  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        take_step(session, 0)
+    session.checkpoint()
+    assert session.journal.checkpoints() == [1]
+    whole = Session(RUN, Store(shutil.copytree(start.folder, tmp_path / "whole")), start.problems, start.base)
+    with whole:
+        take_step(whole, 0)
+        whole.checkpoint()
+    found, expected = (read_files(each.journal.files, "checkpoints") for each in (session, whole))
+    assert found == expected
+
+
+def test_an_interrupt_inside_the_update_leaves_none(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_session()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    session.generate(0)
+    assert session._live is not None
+    monkeypatch.setattr(session._live.learner, "update", interrupt)
+    session.verify(0)
+    with pytest.raises(KeyboardInterrupt):
+        session.update(0)
+    session.checkpoint()
+    assert session.journal.checkpoints() == []
