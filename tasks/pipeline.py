@@ -15,6 +15,7 @@ from agpo.recipe import Recipe
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import Result
 from tasks.location import home, open_store, tracking_uri
+from tasks.log_level import log_level
 from tasks.tracking import RunRef, open_run, run_context
 
 
@@ -68,17 +69,6 @@ def open_pipeline(flow: str, run: TrainRun) -> Iterator[Pipeline]:
     key = f"{flow}/{digest([settings, Recipe(run).snapshot()])}"
     home().mkdir(parents=True, exist_ok=True)
     parent = open_run(experiment, f"{flow} {run.family}", key, tracking_uri=tracking_uri(), params=settings)
-    with run_context(parent), _library_logs():
+    # Prefect would drop the library's own messages below WARNING.
+    with run_context(parent), log_level("agpo", logging.INFO):
         yield Pipeline(run, parent, experiment)
-
-
-@contextmanager
-def _library_logs() -> Iterator[None]:
-    """Show the library's own messages, which Prefect would drop below WARNING."""
-    logger = logging.getLogger("agpo")
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -15,6 +15,7 @@ from agpo.artifacts import ArtifactRef
 from agpo.evaluation.figures import training_figure
 from agpo.progress import progress
 from agpo.session import Session
+from tasks.log_level import log_level
 from tasks.pipeline import Pipeline
 from tasks.run_page import show_table
 from tasks.stage import reopen_maker
@@ -39,7 +40,8 @@ class Training:
         """The steps to run or replay, with their progress."""
         remaining = self.session.remaining()
         with (
-            _quiet_task_runs(),
+            # Three lines a step would bury everything else in the log; the states are on the run's page.
+            log_level("prefect.task_runs", logging.WARNING),
             progress(f"train {self.session.run.objective.kind}", remaining.stop, "steps", remaining.start) as advance,
         ):
             for step in remaining:
@@ -113,15 +115,3 @@ def open_training(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, 
             finally:
                 session.checkpoint()
                 training.copy_metrics(now=True)
-
-
-@contextmanager
-def _quiet_task_runs() -> Iterator[None]:
-    """Three lines a step would bury everything else in the log; the states are on the run's page."""
-    logger = logging.getLogger("prefect.task_runs")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -15,6 +15,7 @@ from agpo.learner.batch import Batch, pad_right
 from agpo.objectives.losses import Correction, kl_k3, ppo_clip_loss
 from agpo.settings import LossSettings
 from tests.agpo.learner.models import dense_logprobs, tiny_model
+from tests.agpo.learner.slopes import assert_slopes
 from tests.agpo.learner.test_update import FREE, TEMPERATURE, assert_equal, gradients, learner_of, make, reorder
 
 SEQUENCE_MASK = Correction(level="sequence", mode="mask", cap=2.0, floor=0.5)
@@ -62,20 +63,7 @@ def test_the_gradient_is_that_of_the_weighted_loss_by_finite_differences(correct
         return (policy + 0.1 * kl_k3(logprobs, trainer_logprobs(reference, batch)) - 0.05 * entropy).mean()
 
     found = gradients(learner, batch)
-    parameters = list(model.parameters())
-    start = [parameter.detach().clone() for parameter in parameters]
-    step = 1e-5
-    for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        direction = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in start]
-        values = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                for parameter, origin, towards in zip(parameters, start, direction, strict=True):
-                    parameter.copy_(origin + sign * step * towards)
-                values.append(whole_loss())
-        slope = sum((part * towards).sum() for part, towards in zip(found, direction, strict=True))
-        assert float(slope) == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=1e-6)
+    assert_slopes(model, found, whole_loss, directions=3, rel=1e-6)
 
 
 @every

@@ -21,6 +21,7 @@ from agpo.objectives import Agpo
 from agpo.objectives.losses import kl_k3, ppo_clip_loss
 from agpo.settings import GuardSettings, LearnerSettings, LossSettings
 from tests.agpo.learner.models import dense_logprobs, tiny_model
+from tests.agpo.learner.slopes import assert_slopes
 from tests.agpo.learner.steps import make_step
 
 TEMPERATURE = 0.8
@@ -96,20 +97,11 @@ class TestGradient:
         ids, chosen = pad_right(batch, rows, "cpu")
         old = dense_logprobs(model, ids, chosen, TEMPERATURE)[0].detach()
         found = gradients(learner, batch)
-        parameters = list(model.parameters())
-        start = [parameter.detach().clone() for parameter in parameters]
-        step = 1e-5
-        for seed in range(5):
-            generator = torch.Generator().manual_seed(seed)
-            direction = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in start]
-            values = []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    for parameter, origin, towards in zip(parameters, start, direction, strict=True):
-                        parameter.copy_(origin + sign * step * towards)
-                    values.append(whole_loss(model, learner.reference.model, batch, rows, old))  # type: ignore[union-attr]
-            slope = sum((part * towards).sum() for part, towards in zip(found, direction, strict=True))
-            assert float(slope) == pytest.approx(float(values[0] - values[1]) / (2 * step), rel=1e-7)
+        reference = learner.reference
+        assert reference is not None
+        assert_slopes(
+            model, found, lambda: whole_loss(model, reference.model, batch, rows, old), directions=5, rel=1e-7
+        )
 
     @given(tokens=st.integers(1, 80), data=st.data())
     @settings(max_examples=10)
