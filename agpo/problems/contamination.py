@@ -7,6 +7,7 @@ whatever their case and punctuation. A question of fewer words is compared as a 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from typing import NamedTuple
 
 # A phrase of more training questions than this may be a figure of speech or a template. NeMo Curator's bound
 # (max_ngram_freq); that it must also stand in several evaluation questions is our choice, because an evaluation
-# question that was rephrased many times into training is no template.
+# question that was rephrased many times into training is no template. Nor is a whole question, as often as it returns:
+# of query–ad pairs the same query has many ads.
 COMMON = 10
+WHOLE = sys.maxsize  # words of a phrase for which every question is compared as a whole
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -72,11 +75,16 @@ def split_phrases(question: str, length: int) -> list[str]:
     return [" ".join(words[start : start + length]) for start in range(len(words) - length + 1)]
 
 
+def _is_whole(phrase: str) -> bool:
+    """Whether it is a whole question, which alone has no spaces."""
+    return " " not in phrase
+
+
 def _index(questions: Sequence[str], length: int) -> _Index:
     index = _Index()
     for place, question in enumerate(questions):
         for phrase in split_phrases(question, length):
-            if index.first.setdefault(phrase, place) != place:
+            if index.first.setdefault(phrase, place) != place and not _is_whole(phrase):
                 index.repeated[phrase] = 0
     return index
 

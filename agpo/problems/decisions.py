@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from agpo.problems.contamination import WHOLE, EvaluationSet, find_overlaps
 from agpo.problems.pair import Pair
 from agpo.problems.pair_rows import read_label, read_line, read_optional_line
 from agpo.problems.prompt import render_prompt
@@ -37,12 +38,15 @@ class Decided(NamedTuple):
         return self.counts["moved"] + self.counts["added"]
 
 
-def apply_decisions(pairs: pl.DataFrame, address: str, scheme: Scheme, prompt: str) -> Decided:
+def apply_decisions(
+    pairs: pl.DataFrame, address: str, scheme: Scheme, prompt: str, evaluation: Sequence[EvaluationSet] = ()
+) -> Decided:
     """Pairs (`records.Pairs`) with the decisions of the files at ``address`` as gold of the train split.
 
     A pair of train gets the new gold, one of the unlabelled split moves to train, an unknown one joins it. Gold of
-    evaluation never changes, and no query of it is trained on: decisions about these are refused, as are rows without
-    a query, title or known label, a second decision about a pair, and an id that stands for another pair here.
+    evaluation never changes, and no query of it or of the sets in ``evaluation`` is trained on: decisions about these
+    are refused, as are rows without a query, title or known label, a second decision about a pair, and an id that
+    stands for another pair here.
     """
     refused: list[tuple[SourceRow, BadField]] = []
     read: list[tuple[SourceRow, Decision]] = []
@@ -56,7 +60,7 @@ def apply_decisions(pairs: pl.DataFrame, address: str, scheme: Scheme, prompt: s
         else:
             counts["empty"] += decision is None
             read += [(row, decision)] if decision else []
-    known = _Known(pairs, [decision for _, decision in read])
+    known = _Known(pairs, [decision for _, decision in read], evaluation)
     gold: dict[str, str] = {}
     added: list[tuple[str, Decision]] = []
     for row, decision in read:
@@ -105,7 +109,7 @@ def _read_attributes(value: Any) -> str:
 class _Known:
     """What the table of pairs says about the decided ones."""
 
-    def __init__(self, pairs: pl.DataFrame, decisions: list[Decision]) -> None:
+    def __init__(self, pairs: pl.DataFrame, decisions: list[Decision], evaluation: Sequence[EvaluationSet]) -> None:
         ids = [decision.pair_id for decision in decisions]
         queries = [decision.pair.query_id for decision in decisions]
         rows = pairs.filter(pl.col("id").is_in(ids) | pl.col("query_id").is_in(queries))
@@ -114,6 +118,10 @@ class _Known:
         self.splits = dict(rows.select("id", pl.col("split").cast(pl.String)).iter_rows())
         self.pairs = {name: Pair(*texts) for name, *texts in rows.select("id", *Pair._fields).iter_rows()}
         self.ids = {pair: name for name, pair in self.pairs.items()}
+        decided = list(dict.fromkeys(decision.pair.query for decision in decisions))
+        sets = [*evaluation, _held_out_queries(pairs)]
+        found = find_overlaps(decided, sets, WHOLE)
+        self.overlaps = {decided[at]: it for part in reversed(found) for at, it in part.overlaps.items()}
 
     def place(self, decision: Decision) -> tuple[str, str]:
         """Id and split of the decided pair, no split where it is new; BadField where it must not be trained on."""
@@ -125,7 +133,16 @@ class _Known:
         if split in _HELD_OUT or pair.query_id in self.held_out:
             what = f"pair {name} is" if split in _HELD_OUT else "other pairs of its query are"
             raise BadField("held out", f"{what} evaluated on, whose gold does not change; accepted: other queries")
+        overlap = self.overlaps.get(pair.query)
+        if overlap:
+            raise BadField("contaminated", f"{overlap.set}, {overlap.row}: {overlap.phrase}")
         return name, split
+
+
+def _held_out_queries(pairs: pl.DataFrame) -> EvaluationSet:
+    rows = pairs.filter(pl.col("split").is_in(_HELD_OUT)).unique("query", maintain_order=True)
+    names = rows.select(pl.format("{} {}", pl.col("split").cast(pl.String), "id")).to_series().to_list()
+    return EvaluationSet("held out", names, rows["query"].to_list())
 
 
 def _give_gold(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from agpo.problems.source import find_files, source_digests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
+    from agpo.problems.contamination import EvaluationSet
     from agpo.problems.decisions import Decided
     from agpo.problems.reader import SourceRow
     from agpo.problems.table import CheckedRows
@@ -49,15 +50,16 @@ def prepare(settings: ProblemSource, work: Work) -> dict[str, Any]:
         quarantine: pl.DataFrame = Quarantine.create_empty()
         read = kept = problems.height - (decided.joined if decided else 0)
     else:
-        from agpo.problems.separation import separate
+        from agpo.problems.separation import read_evaluation_sets, separate
 
-        checked, separation = separate(_check_source(settings, sources, work), settings, sources)
+        evaluation = read_evaluation_sets(settings, sources)
+        checked, separation = separate(_check_source(settings, sources, work), settings, evaluation)
         if settings.verifier == "label":
             from agpo.problems.pair_rows import pose_pairs, show_labels, split_pairs
 
             pairs = split_pairs(checked, settings)
             if settings.decisions:
-                decided = _decide(pairs, settings.decisions, settings.scheme, settings.prompt)
+                decided = _decide(pairs, settings.decisions, settings.scheme, settings.prompt, evaluation)
                 pairs = decided.pairs
             problems, demonstrations = pose_pairs(pairs), show_labels(pairs)
         else:
@@ -87,11 +89,13 @@ def prepare(settings: ProblemSource, work: Work) -> dict[str, Any]:
     return {"rows": problems.height, "metrics": _flatten(receipt)}
 
 
-def _decide(pairs: pl.DataFrame, address: str, scheme: str, prompt: str) -> Decided:
+def _decide(
+    pairs: pl.DataFrame, address: str, scheme: str, prompt: str, evaluation: Sequence[EvaluationSet] = ()
+) -> Decided:
     from agpo.problems.decisions import apply_decisions
     from agpo.relevance import find_scheme
 
-    return apply_decisions(pairs, address, find_scheme(scheme), prompt)
+    return apply_decisions(pairs, address, find_scheme(scheme), prompt, evaluation)
 
 
 def _check_source(settings: TableProblems | HubProblems, sources: Mapping[str, str], work: Work) -> CheckedRows:
@@ -105,7 +109,9 @@ def _check_source(settings: TableProblems | HubProblems, sources: Mapping[str, s
 
         checked = check_rows(read_pairs(rows, settings), settings.model_copy(update=ROW_SETTINGS))
     else:
-        checked = check_rows(rows, settings)
+        from agpo.problems.gold_check import check_golds
+
+        checked = check_rows(check_golds(rows, settings), settings)
     bad = checked.quarantine.height
     if bad > settings.largest_bad_share * checked.read or not checked.kept.height:
         write_table(work.partial, "quarantine.parquet", checked.quarantine, Quarantine)

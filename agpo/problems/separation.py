@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from agpo.problems.contamination import EvaluationSet, Overlap, find_overlaps
+from agpo.problems.contamination import WHOLE, EvaluationSet, Overlap, SetOverlaps, find_overlaps
 from agpo.problems.duplicates import find_near_duplicates
 from agpo.problems.pair import Pair
 from agpo.problems.reader import read_rows
@@ -18,6 +18,8 @@ from agpo.problems.split import Split, assign_splits
 from agpo.problems.table import BadField, CheckedRows, read_text
 from agpo.records import Quarantine
 from agpo.settings import RowProblems
+
+_LOG = logging.getLogger("agpo")
 
 HELD_OUT: tuple[Split, ...] = ("confirmation", "selection")
 
@@ -41,22 +43,22 @@ class _Texts:
 
 
 def separate(
-    checked: CheckedRows, settings: RowProblems, digests: Mapping[str, str]
+    checked: CheckedRows, settings: RowProblems, evaluation: Sequence[EvaluationSet]
 ) -> tuple[CheckedRows, dict[str, Any]]:
     """Quarantine the training rows that overlap an evaluation question or nearly repeat a question that stays.
 
-    Evaluation questions are those of the evaluation sets (``digests``: of their files, by name) and of the source's
-    own confirmation and selection rows, none of which is dropped. Of query–ad pairs the queries are compared, as whole
-    texts: the same ads return on purpose. Also returns what was compared and found, for the receipt.
+    Evaluation questions are those of the evaluation sets (`read_evaluation_sets`) and of the source's own confirmation
+    and selection rows, none of which is dropped. Of query–ad pairs the queries are compared, as whole texts: the same
+    ads return on purpose. Also returns what was compared and found, for the receipt.
 
-    Raises ValueError for an evaluation set without a question in some row, and where no training row would be left.
+    Raises ValueError where no training row would be left.
     """
     texts = _read_texts(checked, settings)
-    sets = [_read_set(file, digests[file.name]) for file in find_evaluation_files(settings)]
-    sets.append(texts.held_out())
+    sets = [*evaluation, texts.held_out()]
     training = texts.places("train")
     pairs = settings.verifier == "label"
-    found = find_overlaps([texts.questions[at] for at in training], sets, sys.maxsize if pairs else settings.overlap)
+    found = find_overlaps([texts.questions[at] for at in training], sets, WHOLE if pairs else settings.overlap)
+    _say_found(sets, found, len(training))
     overlaps: dict[int, Overlap] = {}
     for part in reversed(found):  # the first set is the one that is named
         overlaps |= {training[place]: overlap for place, overlap in part.overlaps.items()}
@@ -91,6 +93,14 @@ def separate(
     return _quarantine(checked, dropped), report
 
 
+def read_evaluation_sets(settings: RowProblems, digests: Mapping[str, str]) -> list[EvaluationSet]:
+    """The questions of the evaluation sets. ``digests``: of their files, by name.
+
+    Raises ValueError for a set without a question in some row.
+    """
+    return [_read_set(file, digests[file.name]) for file in find_evaluation_files(settings)]
+
+
 def _read_texts(checked: CheckedRows, settings: RowProblems) -> _Texts:
     questions = checked.kept["question"].to_list()
     ids = names = checked.kept["id"].to_list()
@@ -119,6 +129,17 @@ def _read_set(source: EvaluationFile, digest: str) -> EvaluationSet:
     if not questions:
         raise ValueError(f"problems.evaluation_sets: {source.file.name} has no row; accepted: a question in every row")
     return EvaluationSet(source.name, rows, questions, digest)
+
+
+def _say_found(sets: Sequence[EvaluationSet], found: Sequence[SetOverlaps], training: int) -> None:
+    for evaluation, part in zip(sets, found, strict=True):
+        if part.overlaps:
+            questions = len(evaluation.questions)
+            _LOG.warning(
+                "contamination: %d of the %d questions (%.0f %%) of %s are among the %d training rows; "
+                "%d training rows go to quarantine",
+                part.found, questions, 100 * part.found / questions, evaluation.name, training, len(part.overlaps),
+            )  # fmt: skip
 
 
 def _near_duplicates(

@@ -28,6 +28,7 @@ from agpo.verify.quantity import (
 )
 
 LONGEST = 12_000  # characters
+HARDEST = 100  # roots, factorials and binomial coefficients; each can take as long as fifty sums
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|\.\d+|\\[a-zA-Z]+|\*\*|.", re.ASCII | re.DOTALL)
 _FUNCTIONS = frozenset(
@@ -50,10 +51,13 @@ _FUNCTIONS = frozenset(
     ]
 )
 _OPEN = frozenset(["(", "{", "\\lfloor", "top", "bottom", "upper", "lower", "root"])  # groups; some have two parts
-_CLOSERS = {")": "(", "\\rfloor": "\\lfloor", "}": ""}
+_CLOSERS = {")": {"("}, "\\rfloor": {"\\lfloor"}, "}": _OPEN - {"(", "\\lfloor"}}  # what each may close
 _GROUPS = {"\\frac": "top", "\\binom": "upper", "\\sqrt": "root"}
 _RANKS = {"+": 1, "-": 1, "*": 2, "/": 2, "neg": 3, "^": 4, "mixed": 5}
 _RANKS |= dict.fromkeys(_FUNCTIONS, 3) | dict.fromkeys(_OPEN, 0)
+_DIGITS = frozenset("0123456789.")
+_FOLLOWING = {"top": "bottom", "upper": "lower"}
+_HARD = ("\\sqrt", "!", "\\binom")
 _SIGNS = {"+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "**": "^"}
 _BEFORE_MIXED = _OPEN | {"neg"}
 
@@ -65,12 +69,16 @@ def evaluate(text: str, variables: Mapping[str, int] | None = None) -> Value | N
 
     Reads decimal numbers, ``+ - * / ^ !``, ``\frac{}{}``, ``\binom{}{}``, ``\sqrt{}``, ``\pi``, brackets, mixed
     numbers such as ``1\frac{1}{2}``, products without a sign such as ``2\pi``, and functions of enormous numbers. Time
-    grows linearly with the length of the text.
+    grows linearly with the length of the text; what has more than `LONGEST` characters or `HARDEST` roots and the like
+    is undecided.
     """
     if len(text) > LONGEST:
         return None
+    tokens = _TOKEN.findall(text)
+    if sum(map(tokens.count, _HARD)) > HARDEST:
+        return None
     try:
-        value = _calculate(_TOKEN.findall(text), variables or {})
+        value = _calculate(tokens, variables or {})
     except (Undecided, ZeroDivisionError, decimal.DecimalException):
         return None
     return None if isinstance(value, Transcendental) and not value.beyond else value
@@ -89,7 +97,7 @@ def _calculate(tokens: list[str], variables: Mapping[str, int]) -> Value:
             operators.append(group)
             group = ""
             after_value = False
-        elif "0" <= token[0] <= "9" or (token[0] == "." and token != "."):
+        elif token[0] in _DIGITS and token != ".":
             if after_value:
                 raise Undecided  # 2 3 and (2)3 have more than one reading
             values.append(read_number(token))
@@ -151,7 +159,7 @@ def _close(token: str, operators: list[str], values: list[Value]) -> str:
     while operators and operators[-1] not in _OPEN:
         _apply(operators.pop(), values)
     opened = operators.pop() if operators else ""
-    if not opened or (_CLOSERS[token] or opened) != opened or (token == "}" and opened in _CLOSERS.values()):
+    if opened not in _CLOSERS[token]:
         raise Undecided
     if opened == "\\lfloor":
         values[-1] = floor(values[-1])
@@ -160,7 +168,7 @@ def _close(token: str, operators: list[str], values: list[Value]) -> str:
     elif opened in ("bottom", "lower"):
         second = values.pop()
         values[-1] = (divide if opened == "bottom" else choose)(values[-1], second)
-    return {"top": "bottom", "upper": "lower"}.get(opened, "")
+    return _FOLLOWING.get(opened, "")
 
 
 def _apply(operator: str, values: list[Value]) -> None:

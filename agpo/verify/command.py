@@ -41,7 +41,7 @@ def verify_file(
     is missing or neither text nor number counts as blank, and a line that is no JSON object as a row without fields.
     An id keeps its type in JSONL and becomes text in Parquet. ``timeout`` is an answer's CPU seconds. ``target``
     appears when it is whole. Raises ValueError for an unknown kind or suffix or a broken Parquet file, and
-    FileNotFoundError without a source.
+    FileNotFoundError without a source or a folder for ``target``.
     """
     find_verifier(kind)
     for name, path in (("IN", source), ("OUT", target)):
@@ -49,6 +49,8 @@ def verify_file(
             raise ValueError(f"{name} is {path.name!r}; accepted suffixes: {', '.join(FORMATS)}")
     if not source.is_file():
         raise FileNotFoundError(f"IN {str(source)!r} is not a file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"OUT {str(target)!r}: there is no folder {str(target.parent)!r}")
     counts = Counter(correct=0, wrong=0, unverifiable=0)
     rows = _read_jsonl(source) if source.suffix == ".jsonl" else _read_parquet(source)
     lines = target.with_name(f"{target.name}.partial")

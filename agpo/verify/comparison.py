@@ -19,6 +19,7 @@ from agpo.verify.quantity import EXACT, Huge, Tiny, Transcendental, Value, to_de
 from agpo.verify.reading import NUMERAL, THOUSANDS, Reading, read_answer
 
 LONGEST_LIST = 12  # elements
+LONGEST_SAMPLED = 2000  # characters of an expression whose variables are replaced by numbers
 
 _CONTEXT = Context(prec=40)
 _CLOSE = Fraction(2, 10**6)  # six places
@@ -29,6 +30,7 @@ _SAMPLE |= {letter.upper(): value for letter, value in _SAMPLE.items()}  # some 
 _OTHER_SAMPLE = {letter: value + 1 for letter, value in _SAMPLE.items()}
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _INFINITE = re.compile(r"inf(?:inity|ty)?", re.IGNORECASE)
+_INFINITY = re.compile(r"[-+]?\\infty(?:[-+]\\infty)*")
 _ASSIGNMENT = re.compile(r"[A-Za-z](?:_\w|_\{\w+\})?(?:\([A-Za-z]\))?=([^=]+)")
 _SEVERAL = re.compile(r"[,;<>:!]|\\text|\\[lg]eq?|\\neq?|and|or")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -133,7 +135,9 @@ def _lacks_letters(left: str, gold: Reading) -> bool:
 
 
 def _is_no_number(text: str) -> bool:
-    """A matrix, or a set of numbers with an infinite end or several parts."""
+    """A matrix, infinity, or a set of numbers with an infinite end or several parts."""
+    if _INFINITY.fullmatch(text):
+        return True
     if "\\begin{" in text:
         return "&" in text or "\\\\" in text
     return text.startswith(("(", "[")) and text.endswith((")", "]")) and ("\\infty" in text or "\\cup" in text)
@@ -200,9 +204,11 @@ def _differ_as_complex(left: Reading, right: Reading) -> bool:
 
 
 def _sample(reading: Reading, variables: Mapping[str, int] = _SAMPLE) -> Value | None:
-    """The value with every variable replaced by a number; ``None`` where letters may be words or units."""
+    """The value with every variable replaced by a number; ``None`` where it is too long or letters may be words."""
     if reading.value is not None:
         return reading.value
+    if len(reading.normal) > LONGEST_SAMPLED:
+        return None
     bare = _COMMAND.sub("", reading.normal)
     if _WORD.search(bare) or _UNIT.fullmatch(bare):
         return None

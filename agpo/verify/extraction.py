@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -13,12 +14,10 @@ TAIL = 4000  # characters of prose that are searched for an answer
 BOXES = 1000  # boxes that are tried
 RUNS = 5000  # runs of braces that are read to find where boxes end
 
-# Greedy, so that the search begins at the end.
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_LAST_BOX = re.compile(r".*(\\(?:boxed|fbox)\s*\{)", re.DOTALL)
-_BARE_BOX = re.compile(r".*\\(?:boxed|fbox)\s*([^\s${}][^\n${}]*)", re.DOTALL)
-_ANSWER_IS = re.compile(r".*answer\s+is\b[\s:]*", re.IGNORECASE | re.DOTALL)
-_BRACES = re.compile(r"[\\{}](?:(?<=\{)\{*|(?<=\})\}*|(?<=\\).(?:\\.)*)", re.DOTALL)  # a set first: found faster
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\s${}][^\n${}]*)")
+_ANSWER_IS = re.compile(r".*answer\s+is\b[\s:]*", re.IGNORECASE | re.DOTALL)  # greedy: begins at the end
+_BRACES = re.compile(r"[\\{}](?:(?<=\{)\{*|(?<=\})\}*|(?<=\\)[\\{}](?:\\.)*)", re.DOTALL)  # a set first: found faster
 _DISPLAY = re.compile(r"\$\$[^$]+\$\$|\\\[.+?\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!]\s|\n")
 _DELIMITED = re.compile(
@@ -42,22 +41,25 @@ def extract_answer(response: str) -> FinalAnswer | None:
     box = last_box(response)
     if box is not None:
         return FinalAnswer(box, "exact") if box else None
-    bare = _BARE_BOX.match(response)
-    if bare is not None:
-        return FinalAnswer(bare.group(1).strip(), "exact")
+    starts = list(islice(_box_starts(response), BOXES))
+    for start in starts:
+        bare = _BARE_BOX.match(response, start)
+        if bare is not None:
+            return FinalAnswer(bare.group(1).strip(), "exact")
     _, mark, tail = response.rpartition("####")
     if mark:
         line = tail.strip().partition("\n")[0].strip()
         return FinalAnswer(line, "exact") if line else None
-    phrase = _ANSWER_IS.match(response)
+    phrase = _ANSWER_IS.match(response) if "answer" in response.casefold() else None
     if phrase is not None:
         display = _DISPLAY.match(response, phrase.end())
         end = _SENTENCE_END.search(response, display.end() if display else phrase.end())
         sentence = response[phrase.end() : end.start() if end else len(response)][:TAIL].strip()
         return FinalAnswer(sentence, "phrase") if sentence else None
-    opened = _LAST_BOX.match(response)
-    if opened is not None:
-        return FinalAnswer(response[opened.end() :].strip(), "unclosed")
+    for start in starts:
+        opened = _BOX.match(response, start)
+        if opened is not None:
+            return FinalAnswer(response[opened.end() :].strip(), "unclosed")
     tail = response[-TAIL:].strip()
     return FinalAnswer(tail, "prose") if tail else None
 
@@ -68,12 +70,13 @@ def last_box(text: str) -> str | None:
     Of a text made to take long, only the last `BOXES` boxes and `RUNS` runs of braces are read.
     """
     blank = None
-    position, runs = len(text), RUNS
-    for _ in range(BOXES):
-        box = _LAST_BOX.match(text, 0, position)
-        if box is None or runs <= 0:
+    runs = RUNS
+    for start in islice(_box_starts(text), BOXES):
+        box = _BOX.match(text, start)
+        if box is None:
+            continue
+        if runs <= 0:
             break
-        position = box.start(1)
         end, read = _group_end(text, box.end() - 1, runs)
         runs -= read
         if end is not None:
@@ -82,6 +85,17 @@ def last_box(text: str) -> str | None:
                 return content
             blank = ""
     return blank
+
+
+def _box_starts(text: str) -> Iterator[int]:
+    r"""Where ``\boxed`` and ``\fbox`` stand, from the last to the first."""
+    boxed, fbox = text.rfind("\\boxed"), text.rfind("\\fbox")
+    while (start := max(boxed, fbox)) >= 0:
+        yield start
+        if start == boxed:
+            boxed = text.rfind("\\boxed", 0, start)
+        else:
+            fbox = text.rfind("\\fbox", 0, start)
 
 
 def clean_answer(text: str) -> str:
@@ -137,11 +151,11 @@ def _group_end(text: str, start: int, runs: int) -> tuple[int | None, int]:
     depth = read = 0
     for match in islice(_BRACES.finditer(text, start), runs):
         read += 1
-        length = match.end() - match.start()
-        if text[match.start()] == "{":
-            depth += length
-        elif text[match.start()] == "}":
-            depth -= length
+        run = match[0]
+        if run[0] == "{":
+            depth += len(run)
+        elif run[0] == "}":
+            depth -= len(run)
             if depth <= 0:
                 return match.end() - 1 + depth, read
     return None, read

@@ -42,6 +42,11 @@ TASKS = frozenset(
     ]
 )  # fmt: skip
 
+GOLDS = (
+    'a JSON object with "task" and either "seed" and "index", whole numbers, or "entry" with "answer" and "metadata"; '
+    f"tasks: {', '.join(sorted(TASKS))}"
+)
+
 _logger = logging.getLogger(__name__)
 _TAGGED = re.compile(r".*<answer>(.*?)</answer>", re.DOTALL)
 

@@ -12,14 +12,14 @@ from agpo.verify.quantity import Huge, Tiny, Transcendental
 from agpo.verify.reading import Reading, read_answer
 from agpo.verify.verdict import Verdict
 
-NAME, VERSION = "math", 2
+NAME, VERSION = "math", 3
 LONGEST = 4000  # characters of an answer
 DEEPEST = 40  # open brackets of an answer
 SHOWN = 300  # characters of an answer that the verdict keeps
 
 _GROWING = re.compile(r"[\^!]|\*\*|\\?(?:binom|choose|inf|oo|exp|uparrow|prod|Gamma)")
 _ALGEBRAIC = re.compile(r"(?:[-+*/(){}\[\],=\d]|\\frac|\\sqrt|(?!e|i)[a-zA-Z](?![a-zA-Z]))+|[a-zA-Z]{3,}", re.ASCII)
-_READABLE = re.compile(r"[^\W_]|[√∞∅]")
+_READABLE = re.compile(r"[^\W_\u2160-\u2188\u3040-\ud7a3]|[√∞∅]")  # not Roman numerals, nor East Asian scripts
 _DANGLING = re.compile(r"^[*/^_]|[-+*/^_]$|[/^_%]{2}|\\frac\{[^{}]*\}(?![{\w\\])")
 _BRACKETS = re.compile(r"(?:\\[^{}])+|([{(\[]+|\\\{)|([})\]]+|\\\})", re.DOTALL)
 
@@ -100,6 +100,7 @@ def _is_broken(text: str) -> bool:
 
 
 def _depth(text: str) -> int:
+    """How many brackets are open at most; bars, which open and close alike, may all be nested."""
     depth = deepest = 0
     for match in _BRACKETS.finditer(text):
         length = match.end() - match.start()
@@ -108,4 +109,4 @@ def _depth(text: str) -> int:
             deepest = max(deepest, depth)
         elif match.lastindex == 2:
             depth -= length
-    return deepest
+    return max(deepest, text.count("|") // 2)

@@ -5,8 +5,9 @@ worker that exceeds its CPU time, even inside one long C call; the nursery then 
 died of. When the pool's process ends, by whatever signal, the nursery reads the end of its control socket and kills all
 workers; an idle worker notices by itself.
 
-Messages are JSON. Pool to worker: ``[timeout, [[module, response, gold], …]]``. Worker to pool: a verdict's fields an
-item, in order. Nursery to pool, once a worker is dead: ``{"died": reason, "stage": …}``.
+Messages are JSON. Pool to worker: ``[CPU seconds, wall-clock seconds, [[module, response, gold], …]]``, the bounds of
+an item. Worker to pool: a verdict's fields an item, in order. Nursery to pool, once a worker is dead:
+``{"died": reason, "stage": …}``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from typing import Any, Literal, Protocol, cast
 
 from agpo.verify.verdict import Verdict
 
-WALL_FACTOR = 3  # wall-clock bound of an item, in CPU bounds
 STAGES: tuple[Literal["idle", "gold", "response"], ...] = ("idle", "gold", "response")
 IDLE, GOLD, RESPONSE = range(3)
 RETIRED = 3  # exit code of a worker that makes room for one with a small memory
@@ -119,10 +119,10 @@ def _work(connection: Connection, stage: mmap.mmap, memory: int) -> None:
         sys.setrecursionlimit(RECURSION)
         base = _limit_memory(memory)
         while True:
-            timeout, items = json.loads(connection.recv_bytes())
+            timeout, wall, items = json.loads(connection.recv_bytes())
             for module, response, gold in items:
                 before = _peak_memory()
-                verdict = _judge(module, response, gold, timeout, stage)
+                verdict = _judge(module, response, gold, timeout, wall, stage)
                 after = _peak_memory()
                 # Libraries turn a failed allocation into "not equal": after such growth that is no verdict.
                 hungry = after - before > memory / 8
@@ -137,12 +137,12 @@ def _work(connection: Connection, stage: mmap.mmap, memory: int) -> None:
         os._exit(1)
 
 
-def _judge(module: str, response: str, gold: str, timeout: float, stage: mmap.mmap) -> dict[str, Any]:
+def _judge(module: str, response: str, gold: str, timeout: float, wall: float, stage: mmap.mmap) -> dict[str, Any]:
     """One verdict's fields. The timers' signals end this process: no handler runs, so no code can delay them."""
     pooled = _load(module)
     started = time.thread_time()
     signal.setitimer(signal.ITIMER_PROF, timeout)
-    signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * timeout)
+    signal.setitimer(signal.ITIMER_REAL, wall)
     try:
         stage[0] = GOLD
         reference = _read_gold(module, gold)

@@ -22,6 +22,9 @@ from agpo.verify.registry import Verifier, find_verifier, pooled_modules
 from agpo.verify.verdict import Verdict
 
 BATCH = 16  # most items a message: few messages, and a small wait behind an item that hangs
+WALL_FACTOR = 3  # wall-clock bound of an item, in CPU bounds
+FIRST = 0.1  # most of an item's bound that its first try gets
+BRIEFEST = 0.02  # seconds, the least a first try gets: a new worker takes half of that for its first item alone
 
 _logger = logging.getLogger(__name__)
 _pools: weakref.WeakSet[VerifierPool] = weakref.WeakSet()
@@ -38,7 +41,8 @@ class VerifierPool:
     """Killable workers, started when the first item needs one; a context manager, and safe to use from threads.
 
     ``timeout`` bounds an item's CPU seconds, three times as much its wall-clock seconds (with one retry);
-    ``memory`` bounds a worker's MiB beyond its loaded libraries.
+    ``memory`` bounds a worker's MiB beyond its loaded libraries. Of many items each gets a short try first, at most a
+    tenth of its bound; those it is too short for begin again, with all of their bound, when the others are done.
     """
 
     def __init__(self, workers: int = 2, timeout: float = 5.0, memory: int = 1024) -> None:
@@ -80,22 +84,47 @@ class VerifierPool:
                 remaining.append(index)
         if progress and len(items) > len(remaining):
             progress(len(items) - len(remaining))
-        if remaining:
-            threads = self._start()
-            size = max(1, min(BATCH, len(remaining) // (4 * self.workers)))
-            chunks = [remaining[start : start + size] for start in range(0, len(remaining), size)]
-            bound = timeout or self.timeout
-            futures = {threads.submit(self._judge, [items[index] for index in chunk], bound): chunk for chunk in chunks}
-            try:
-                for future in as_completed(futures):
-                    for index, verdict in zip(futures[future], future.result(), strict=True):
-                        verdicts[index] = verdict
-                    if progress:
-                        progress(len(futures[future]))
-            except BaseException:
-                self.close()
-                raise
+        bound = timeout or self.timeout
+        if len(remaining) > self.workers:  # some wait for others
+            first = self._first(bound, len(remaining))
+            remaining = self._try(items, remaining, verdicts, progress, bound, first)
+        self._try(items, remaining, verdicts, progress, bound)
         return [verdict for verdict in verdicts if verdict is not None]
+
+    def _first(self, bound: float, count: int) -> float:
+        """CPU seconds of a first try. Our choice: when one item in twenty hangs, a worker loses 0.4 bounds to them."""
+        return min(bound, max(BRIEFEST, bound * min(FIRST, 8 * self.workers / count)))
+
+    def _try(
+        self,
+        items: Sequence[Item],
+        indices: list[int],
+        verdicts: list[Verdict | None],
+        progress: Callable[[int], None] | None,
+        bound: float,
+        first: float | None = None,
+    ) -> list[int]:
+        """Fill in the verdicts at ``indices``; which of them a first try of ``first`` seconds was too short for."""
+        if not indices:
+            return []
+        threads = self._start()
+        size = max(1, min(BATCH, len(indices) // (4 * self.workers))) if first else 1
+        chunks = [indices[start : start + size] for start in range(0, len(indices), size)]
+        futures = {threads.submit(self._judge, [items[at] for at in chunk], bound, first): chunk for chunk in chunks}
+        stragglers: list[int] = []
+        try:
+            for future in as_completed(futures):
+                found = dict(zip(futures[future], future.result(), strict=True))
+                for index, verdict in found.items():
+                    verdicts[index] = verdict
+                late = [index for index, verdict in found.items() if verdict is None]
+                stragglers += late
+                if progress and len(found) > len(late):
+                    progress(len(found) - len(late))
+        except BaseException:
+            self.close()
+            raise
+        return sorted(stragglers)
 
     def close(self) -> None:
         """End all processes; the next `verify` starts them again."""
@@ -148,9 +177,9 @@ class VerifierPool:
                     raise RuntimeError(f"the verifier's worker processes ended with exit code {code}") from error
             return Connection(ours.detach())
 
-    def _judge(self, items: list[Item], timeout: float) -> list[Verdict]:
-        """Verdicts of one batch, over as many workers as it kills."""
-        verdicts: list[Verdict] = []
+    def _judge(self, items: list[Item], timeout: float, first: float | None) -> list[Verdict | None]:
+        """Verdicts of one batch, over as many workers as it kills; ``None`` where a first try was too short."""
+        verdicts: list[Verdict | None] = []
         failed = False  # the present item has lost a worker, which may not be its fault
         while len(verdicts) < len(items):
             rest = items[len(verdicts) :]
@@ -158,7 +187,7 @@ class VerifierPool:
             death: dict[str, str] | None = None
             try:
                 messages = [[find_verifier(item.verifier).pooled, item.response, item.gold] for item in rest]
-                connection.send_bytes(json.dumps([timeout, messages]).encode())
+                connection.send_bytes(json.dumps([first or timeout, WALL_FACTOR * timeout, messages]).encode())
                 for item in rest:
                     reply = json.loads(connection.recv_bytes())
                     if "died" in reply:
@@ -174,6 +203,10 @@ class VerifierPool:
                 continue
             connection.close()
             if death["died"] == "retired":
+                continue
+            if first and death["died"] == "timeout":
+                verdicts.append(None)
+                failed = False
                 continue
             verdict = _explain(death, timeout)
             if verdict.cause == "infrastructure" and not failed:

@@ -48,7 +48,7 @@ _SHORT_ROOT = re.compile(r"\\sqrt(\d|[a-zA-Z])(?![\da-zA-Z])", re.ASCII)
 _SHORT_GROUP = re.compile(r"([\^_])\{(\w)\}(?!\d)")
 _ONLY_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _UNIT = re.compile(r"(?<=[\d)}!])\\text\{([^{}]*)\}(?:\^\d)?$")
-_INTEGER_OR_DECIMAL = re.compile(r"[-+]?\d+(?:\.\d+)?", re.ASCII)
+_INTEGER_OR_DECIMAL = re.compile(r"[-+]?\d++(?:\.\d++)?", re.ASCII)  # possessive: nothing is tried twice
 _SURPLUS_DIGITS = re.compile(rf"(\.\d{{{DIGITS}}})\d+", re.ASCII)
 _REPEATING = re.compile(r"(-?)(\d{1,15})\.(\d{0,15})(?:\\overline\{(\d{1,30})\}|(?<=\.)\((\d{1,30})\))", re.ASCII)
 _WRAPPED = re.compile(r"([({]+)([^(){}\[\],\\]*)([)}]+)")
@@ -157,5 +157,5 @@ def _find_unit(clean: str) -> str:
 
 
 def _without_unit(normal: str) -> str:
-    match = _UNIT.search(normal)
+    match = _UNIT.search(normal) if "\\text" in normal else None
     return normal if match is None or _MULTIPLE.search(match.group(1)) else normal[: match.start()]

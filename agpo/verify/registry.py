@@ -2,7 +2,8 @@
 
 To add one, `register` it before the first use, and give it a new version when its verdicts change. What every verifier
 keeps is in `tests/agpo/verify/test_contract.py`: the same verdict each time, no exception, bounded time, an empty
-response wrong (missing), an empty gold unverifiable (by cause gold).
+response wrong (missing), but unverifiable (by cause gold) where the gold is empty or cannot be read: so `prepare` finds
+golds to mend. ``golds`` tells whoever mends one what it must look like.
 
 An in-process verifier is a function ``(response, gold) -> Verdict`` that cannot hang, such as `verify_countdown`::
 
@@ -29,6 +30,7 @@ class Verifier:
     version: int
     decide: Callable[[str, str], Verdict | None]  # in the caller's process
     pooled: str = ""  # importable module that judges in a worker what ``decide`` leaves open
+    golds: str = "what the verifier documents"  # that it can read
 
 
 _VERIFIERS: dict[str, Verifier] = {}
@@ -51,7 +53,18 @@ def pooled_modules() -> list[str]:
     return sorted({verifier.pooled for verifier in _VERIFIERS.values() if verifier.pooled})
 
 
-register(countdown.NAME, Verifier(countdown.VERSION, countdown.verify_countdown))
-register(gym.NAME, Verifier(gym.VERSION, gym.verify_gym))
-register(label.NAME, Verifier(label.VERSION, label.verify_label))
-register(math.NAME, Verifier(math.VERSION, math.decide_math, pooled="agpo.verify.symbolic"))
+register(
+    countdown.NAME,
+    Verifier(countdown.VERSION, countdown.verify_countdown, golds="numbers, a colon and the target, as in 3 5 2 : 16"),
+)
+register(gym.NAME, Verifier(gym.VERSION, gym.verify_gym, golds=gym.GOLDS))
+register(label.NAME, Verifier(label.VERSION, label.verify_label, golds="a scheme and one of its labels, as in esci4:S"))
+register(
+    math.NAME,
+    Verifier(
+        math.VERSION,
+        math.decide_math,
+        pooled="agpo.verify.symbolic",
+        golds="a number, LaTeX or text, which $…$ or \\boxed{…} may enclose",
+    ),
+)

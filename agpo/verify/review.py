@@ -32,6 +32,7 @@ def export_disagreements(sources: Sequence[Path], target: Path) -> int:
     """
     if target.exists():
         raise FileExistsError(f"OUT {str(target)!r} exists and may hold decisions; accepted: a new file")
+    _check_folder(target)
     rows = _read_disagreements(sources).unique(_KEY, keep="first", maintain_order=True)
     partial = target.with_name(f"{target.name}.partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
@@ -51,8 +52,11 @@ def import_decisions(decisions: Path, sources: Sequence[Path], target: Path) -> 
     annotations give equal bytes), and counts: decided, undecided, general (that will hold for later verdicts).
 
     Raises ValueError with the row (the header is row 1) of an unknown id, an unknown decision, or a decision that
-    contradicts an earlier row's.
+    contradicts an earlier row's; FileNotFoundError without the CSV file or the folder of ``target``.
     """
+    if not decisions.is_file():
+        raise FileNotFoundError(f"IN {str(decisions)!r} is not a file; accepted: what the export wrote, filled in")
+    _check_folder(target)
     known = {row["id"]: row for row in _read_disagreements(sources).iter_rows(named=True)}
     decided: dict[tuple[str, str, str | None], dict[str, str | None]] = {}
     undecided = 0
@@ -116,6 +120,13 @@ def apply_annotations(
         replace("verifier", pl.lit(NAME)),
         replace("version", pl.lit(VERSION)),
     ).select(verdicts.columns)
+
+
+def _check_folder(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"OUT {str(target)!r}: no folder {str(target.parent)!r} is there; accepted: one that is"
+        )
 
 
 def _read_disagreements(sources: Sequence[Path]) -> pl.DataFrame:

@@ -18,8 +18,9 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its ow
 
 def warm_up() -> None:
     """Compile the patterns, load the parser's tables and the simplifier."""
-    for response in (r"\boxed{\frac{x}{2}}", r"so $x$ is 3"):
+    for response in (r"\boxed{\frac{x}{2}}", r"\boxed{3 - 2x^2}", r"\boxed{(1, \infty)}", r"so $x$ is 3"):
         judge(response, read_gold(r"\sqrt{x} + 1"))
+    judge(r"\boxed{x + 3}", read_gold("2 + x"))
 
 
 def read_gold(gold: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Verdicts per CPU-second of the pool against bare math-verify, and what absurd answers cost.
+"""Verdicts per CPU-second of the pool against bare math-verify, and what hanging and absurd answers cost.
 
 The mix is half GSM8K and half MATH, distinct pairs of a whole solution and a gold, half of them wrong: the solution of
 another problem of the same set. Caches are cold, and the CPU of all processes counts but for loading the libraries.
@@ -21,12 +21,14 @@ from agpo.verify import Item, VerifierPool
 from agpo.verify.extraction import last_box
 from agpo.verify.math import decide_math
 from agpo.verify.reading import _read_cached
+from tests.agpo.verify import conftest  # noqa: F401, registers the hazards
 from tests.agpo.verify.hazards import absurd_answers
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 PAIRS = 1000  # of each set
 ANSWERS = 50_000
-BOUND = 0.5  # CPU seconds an absurd answer
+BOUND = 0.5  # CPU seconds an absurd or a hanging answer
+STRAGGLING = 200  # answers, of which one in twenty hangs
 
 
 @pytest.mark.bench
@@ -42,6 +44,27 @@ def test_pool_against_math_verify() -> None:
     )
     assert theirs / ours >= 8
     assert differences <= len(pairs) / 100
+
+
+@pytest.mark.bench
+def test_stragglers() -> None:
+    """Bounds are CPU time: on a machine that has other work, they take ``share`` times as long by the clock."""
+    clean = [Item("math", f"\\boxed{{{number} + x}}", f"x + {number}") for number in range(STRAGGLING)]
+    mixed = [Item("hazard", "loop", "") if number % 20 == 7 else item for number, item in enumerate(clean)]
+    hangs = STRAGGLING // 20
+    with VerifierPool(workers=2, timeout=BOUND) as pool:
+        _time(pool, clean[:40])
+        clean_wall = _time(pool, clean)[-1]
+        before = _time(pool, mixed[7:8] * 2)[-1]
+        wall = _time(pool, mixed)
+        share = max(1.0, (before + _time(pool, mixed[7:8] * 2)[-1]) / 2 / BOUND)
+    last_clean = wall[STRAGGLING - hangs - 1]
+    print(
+        f"\n{STRAGGLING} answers, 2 workers: clean {clean_wall:.2f} s, with {hangs} that hang {wall[-1]:.2f} s, last "
+        f"clean one after {last_clean:.2f} s; a bound of {BOUND} s takes {share * BOUND:.2f} s"
+    )
+    assert wall[-1] <= clean_wall + 1.3 * hangs * share * BOUND / 2
+    assert last_clean <= clean_wall + share * BOUND
 
 
 @pytest.mark.bench
@@ -61,12 +84,13 @@ def test_absurd_answers() -> None:
         verdicts = pool.verify(undecided)
     assert psutil.Process().children(recursive=True) == processes
     ends = Counter(f"{verdict.verdict} {verdict.reason}" for verdict in verdicts)
+    quick = sum(cost < 0.005 for cost in costs) - len(undecided)  # what is left open takes little time, too
     print(
         f"\n{len(answers)} answers, {1 - len(undecided) / len(answers):.1%} decided at once, "
-        f"{sum(cost <= 0.005 for cost in costs) / len(costs):.1%} within 5 ms, slowest {max(costs) * 1000:.1f} ms; "
+        f"{quick / len(answers):.1%} within 5 ms, slowest {max(costs) * 1000:.1f} ms; "
         f"the pool's {len(undecided)}: {dict(ends)}, slowest {max(verdict.seconds for verdict in verdicts):.2f} s"
     )
-    assert len(undecided) <= 0.1 * len(answers)
+    assert quick >= 0.9 * len(answers)
     assert all(verdict.verdict != "correct" and verdict.seconds <= 1.2 * BOUND for verdict in verdicts)
 
 
@@ -87,6 +111,14 @@ def test_memory_of_many_answers() -> None:
     growth = (sum(sizes[-3:]) - sum(sizes[2:5])) / 3  # the first fill the caches
     print(f"\n{ANSWERS} answers, of all processes {sizes[-1]:.0f} MiB, {growth:+.1f} MiB over the last half")
     assert growth <= 0.05 * sizes[2]
+
+
+def _time(pool: VerifierPool, items: list[Item]) -> list[float]:
+    """Seconds after which each number of items was done."""
+    done: list[float] = []
+    started = time.monotonic()
+    pool.verify(items, progress=lambda more: done.extend([time.monotonic() - started] * more))
+    return done
 
 
 def _mix() -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agpo.problems.contamination import COMMON, EvaluationSet, Overlap, find_overlaps, split_phrases
+from agpo.problems.contamination import COMMON, WHOLE, EvaluationSet, Overlap, find_overlaps, split_phrases
 
 QUESTION = "A baker sells 12 loaves each morning and 7 each evening. How many loaves does he sell in 9 days?"
 
@@ -65,6 +65,14 @@ def test_a_phrase_of_many_questions_on_both_sides_is_a_template() -> None:
     (same,) = find_overlaps([*many, f"{template}: e1"], [evaluation], 13)
     assert list(same.overlaps) == [COMMON + 1]
     assert same.found == 1
+
+
+def test_a_whole_question_is_no_template_however_often_it_returns() -> None:
+    training = ["red shoes" + "." * (number % 2) for number in range(3 * COMMON)]
+    (part,) = find_overlaps(training, [make_set("Red shoes", "red  shoes", "blue shoes")], WHOLE)
+    assert len(part.overlaps) == 3 * COMMON
+    assert part.overlaps[0] == Overlap("test", "row 1", "redshoes")
+    assert part.found == 2
 
 
 def test_an_evaluation_question_in_many_variants_is_no_template() -> None:

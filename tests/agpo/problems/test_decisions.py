@@ -127,6 +127,37 @@ def test_decisions_about_rows_of_a_table(work: Work, tmp_path: Path) -> None:
     assert json.loads((out / "receipt.json").read_bytes())["decisions"] == counts
 
 
+def test_no_decided_pair_of_an_evaluation_set_is_trained_on(work: Work, tmp_path: Path) -> None:
+    evaluated = tmp_path / "test.jsonl"
+    queries = ["mug 3", "Sofa"]
+    evaluated.write_text("".join(f"{json.dumps({'query': query})}\n" for query in queries), encoding="utf-8")
+    settings = write_source(tmp_path).model_copy(update={"evaluation_sets": (str(evaluated),)})
+    prepare(settings, work)
+    pairs = read_table(work.out, "pairs.parquet", Pairs)
+    held_out = pairs.filter(pl.col("split") == "selection").row(0, named=True)
+    rows = [
+        audit_row(Pair("mug 3", "Mug 3", "brand: Acme"), "S"),  # a row of the source, which left training too
+        audit_row(Pair("sofa.", "Sofa bed"), "E"),
+        audit_row(Pair(f"{held_out['query']} ?", "Mug"), "E"),  # for `Pair.query_id` another query
+        audit_row(Pair("sofa bed", "Sofa bed"), "E"),
+    ]
+    decided = settings.model_copy(update={"decisions": write_audit(tmp_path / "audit.csv", rows)})
+    metrics, after = prepare_again(decided, work)
+    assert after.tail(1)["query"].item() == "sofa bed"
+    assert len(after) == len(pairs) + 1
+    quarantine = read_table(work.out.with_name("again"), "quarantine.parquet", Quarantine)
+    refused = quarantine.filter(pl.col("source") == "audit.csv").sort("row")
+    name = "evaluation set 1: test.jsonl#query"
+    assert refused.select("reason", "detail").rows() == [
+        ("contaminated", f"{name}, row 1: mug3"),
+        ("contaminated", f"{name}, row 2: sofa"),
+        ("contaminated", f"held out, selection {held_out['id']}: {held_out['query'].replace(' ', '')}"),
+    ]
+    assert (metrics["problems/decisions_added"], metrics["problems/decisions_quarantined"]) == (1, 3)
+    receipt = json.loads((work.out.with_name("again") / "receipt.json").read_bytes())
+    assert receipt["quarantined"]["contaminated"] == receipt["separation"]["contaminated"] + 3
+
+
 def test_decisions_about_pairs_of_the_shop(work: Work, tmp_path: Path) -> None:
     prepare(SHOP, work)
     pairs = read_table(work.out, "pairs.parquet", Pairs)

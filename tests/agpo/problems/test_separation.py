@@ -87,7 +87,9 @@ def test_training_rows_of_an_evaluation_set_leave_training(work: Work, rows: str
     }
 
 
-def test_a_file_that_contains_an_evaluation_set_says_so(work: Work, rows: str, tmp_path: Path) -> None:
+def test_a_file_that_contains_an_evaluation_set_says_so(
+    work: Work, rows: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     test = write_rows(tmp_path / "test.jsonl", [write_text(number) for number in range(1000, 1030)], field="problem")
     both = write_rows(tmp_path / "both.jsonl", [write_text(number) for number in (*range(100), *range(1000, 1030))])
     prepare(make_settings(both, evaluation_sets=(f"{test}#problem",), near_duplicates=0), work)
@@ -100,6 +102,11 @@ def test_a_file_that_contains_an_evaluation_set_says_so(work: Work, rows: str, t
     assert found["found"] == found["training_rows"] == 30 - unused - len(test_questions & set(held_out["prompt"]))
     assert found["found_share"] > 0.7  # the others were held out or set aside
     assert not test_questions & set(train_questions(work))
+    (message,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    share = f"{found['found']} of the 30 questions ({100 * found['found_share']:.0f} %)"
+    rows_found = f"{found['training_rows']} training rows go to quarantine"
+    assert message.startswith(f"contamination: {share} of evaluation set 1: test.jsonl#problem are among the ")
+    assert message.endswith(rows_found)
 
 
 def test_held_out_rows_stay_and_their_likes_leave_training(work: Work, rows: str, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def judge(response: str, gold: str) -> Verdict:
             _loop()
         case ["loop", "in", "C"]:
             9 ** (9**9)
+        case ["spin", seconds]:
+            until = time.thread_time() + float(seconds)
+            while time.thread_time() < until:
+                pass
         case ["sleep", seconds]:
             time.sleep(float(seconds))
         case ["stall", "once", path]:

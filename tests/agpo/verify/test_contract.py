@@ -9,7 +9,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from agpo.verify import Item, Verdict, VerifierPool, registry
-from agpo.verify.registry import find_verifier
+from agpo.verify.registry import Verifier, find_verifier
 from tests.agpo.verify.hazards import absurd_answers
 
 CASES = {  # a right response, a wrong one, their gold
@@ -80,6 +80,16 @@ def test_an_empty_response_is_wrong(pool: VerifierPool, name: str, response: str
 def test_an_empty_gold_is_unverifiable(pool: VerifierPool, name: str, gold: str, response: str) -> None:
     verdict = decide(pool, name, response, gold)
     assert (verdict.verdict, verdict.cause) == ("unverifiable", "gold")
+
+
+def test_a_gold_that_cannot_be_read_shows_without_a_response(name: str) -> None:
+    verifier = find_verifier(name)
+    bad = verifier.decide("", " ")
+    good = verifier.decide("", CASES[name][2])
+    assert bad is not None and good is not None
+    assert (bad.verdict, bad.cause) == ("unverifiable", "gold")
+    assert (good.verdict, good.reason) == ("wrong", "missing")
+    assert verifier.golds != Verifier(1, verifier.decide).golds
 
 
 def test_hostile_texts_are_bounded_and_never_correct(pool: VerifierPool, name: str) -> None:

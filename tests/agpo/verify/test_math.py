@@ -30,7 +30,7 @@ def test_easy_answers_are_decided_at_once(response: str, gold: str) -> None:
     verdict = decide_math(response, gold)
     assert verdict is not None
     assert verdict.correct
-    assert (verdict.verifier, verdict.version) == ("math", 2)
+    assert (verdict.verifier, verdict.version) == ("math", 3)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,11 @@ def test_easy_answers_are_decided_at_once(response: str, gold: str) -> None:
         (r"\boxed{==}", "5", "malformed"),
         (r"\boxed{11 dollars}", "12", "mismatch"),
         (r"\boxed{2x - y + 2z - 18 = 0}", "0", "mismatch"),
+        (r"\boxed{\infty}", "5", "mismatch"),
+        (r"\boxed{5}", r"-\infty", "mismatch"),
+        (r"\boxed{七}", "5", "malformed"),
+        (r"\boxed{" + "|" * 1000 + "7" + "|" * 1000 + "}", "5", "unreadable"),
+        (r"\boxed{" + r"\sqrt{" * 1000 + "7" + "}" * 1000 + "}", "5", "unreadable"),
         (r"\boxed{" + r"1+\frac{1}{" * 1000 + r"\sin x" + "}" * 1000 + "}", "5", "unreadable"),
     ],
 )

@@ -57,7 +57,7 @@ def test_verdicts_come_in_item_order(pool: VerifierPool) -> None:
     ]
     verdicts = pool.verify(items)
     assert [(verdict.verifier, verdict.version) for verdict in verdicts[:5]] == [
-        ("countdown", 1), ("math", 2), ("math", 2), ("hazard", 7), ("countdown", 1)
+        ("countdown", 1), ("math", 3), ("math", 3), ("hazard", 7), ("countdown", 1)
     ]  # fmt: skip
     assert [verdict.correct for verdict in verdicts] == [True, True, False, True, False] + [
         n == n % 7 for n in range(3 * BATCH)
@@ -93,6 +93,21 @@ def test_what_hangs_is_killed_and_the_others_are_answered() -> None:
         assert all(verdict.seconds <= 1.2 * 0.3 for verdict in verdicts)
         assert own.verify([hazard("fine")])[0].correct
     assert descendants() <= before
+
+
+def test_what_takes_long_is_finished_last(pool: VerifierPool) -> None:
+    items = [hazard("loop") if number % 10 == 0 else hazard("fine") for number in range(40)]
+    steps: list[int] = []
+    verdicts = pool.verify(items, progress=steps.append, timeout=0.3)
+    assert [is_hung(verdict) for verdict in verdicts] == [number % 10 == 0 for number in range(40)]
+    assert sum(steps[:-4]) == 36
+    assert steps[-4:] == [1, 1, 1, 1]
+
+
+def test_what_a_first_try_is_too_short_for_has_all_of_its_bound(pool: VerifierPool) -> None:
+    verdicts = pool.verify([hazard("spin 0.3"), *[hazard("fine")] * 9], timeout=2.0)
+    assert all(verdict.correct for verdict in verdicts)
+    assert verdicts[0].seconds >= 0.3
 
 
 @pytest.mark.parametrize(

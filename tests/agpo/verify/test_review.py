@@ -164,3 +164,13 @@ def test_annotations_override_later_verdicts_of_the_same_answer() -> None:
     assert found["extracted"].to_list() == verdicts["extracted"].to_list()
     empty = Annotations.create_empty()
     assert apply_annotations(verdicts, [row[0] for row in decided], [row[1] for row in decided], empty).equals(verdicts)
+
+
+def test_a_missing_file_or_folder_is_named(sources: list[Path], exported: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "out"
+    with pytest.raises(FileNotFoundError, match=r"IN '.*missing\.csv' is not a file; accepted: what the export wrote"):
+        import_decisions(tmp_path / "missing.csv", sources, tmp_path / "annotations.parquet")
+    with pytest.raises(FileNotFoundError, match=r"OUT '.*out': no folder '.*nowhere' is there"):
+        import_decisions(exported, sources, nowhere)
+    with pytest.raises(FileNotFoundError, match=r"OUT '.*out': no folder '.*nowhere' is there"):
+        export_disagreements(sources, nowhere)
