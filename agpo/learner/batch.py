@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from agpo.learner.packed import PackedRows
 from agpo.objectives import Objective, StepContext
 
 
@@ -24,6 +25,7 @@ class Batch:
     groups: Tensor  # [rows], 0…P−1, one group a problem
     correct: Tensor  # [rows] bool
     advantages: Tensor  # [rows] fp64
+    comparable: bool = True  # the sampler's log-probs are of the distribution that the learner reads
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -40,10 +42,12 @@ def make_batch(
     objective: Objective,
     mask_truncated: bool,
     step: int | None = None,
+    comparable: bool = True,
 ) -> Batch:
     """Join rollouts and verdicts, leave out what may not teach, and give every row its advantage.
 
-    ``step`` counts from 0; ValueError from an objective that depends on it where it is not given.
+    ``step`` counts from 0; ValueError from an objective that depends on it where it is not given. Not ``comparable``
+    are rollouts whose sampler left tokens out (top-p, top-k, min-p): the others' probabilities were scaled up.
 
     Unverifiable rows (and masked truncated ones) leave the loss, the group statistics and the denominator alike.
     """
@@ -68,6 +72,7 @@ def make_batch(
         groups=groups,
         correct=correct,
         advantages=objective.advantages(rewards, groups, correct, context),
+        comparable=comparable,
     )
 
 
@@ -81,25 +86,36 @@ def split_mini_batches(batch: Batch, count: int, seed: Sequence[int]) -> list[np
     return [rows for part in parts if len(rows := np.flatnonzero(np.isin(groups, part)))]
 
 
-def cut_micro_batches(batch: Batch, rows: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """Row numbers by length, in parts of at most ``tokens`` padded tokens (one row at least)."""
+def cut_micro_batches(batch: Batch, rows: np.ndarray, tokens: int, padded: bool = False) -> Iterator[np.ndarray]:
+    """Row numbers in parts of at most ``tokens`` tokens (one row at least).
+
+    ``padded``: by length, and each row counts as long as the longest of its part. Else by group, then by length: rows
+    of a group have a prompt in common, which a part reads once, so a group that fits in a part is not cut.
+    """
     lengths = np.array([len(batch.prompts[row]) + len(batch.responses[row]) for row in rows])
-    ordered = rows[np.argsort(lengths, kind="stable")]
-    lengths = np.sort(lengths, kind="stable")
+    groups = batch.groups.numpy()[rows]
+    order = np.argsort(lengths, kind="stable") if padded else np.lexsort((lengths, groups))
+    ordered, lengths, groups = rows[order], lengths[order], groups[order]
+    ends = lengths.cumsum()
+    together = np.arange(len(ordered))  # the last of the rows that are to be in one part with each
+    if not padded and len(ordered):
+        _, first, counts = np.unique(groups, return_index=True, return_counts=True)
+        last = first + counts - 1
+        whole = ends[last] - ends[first] + lengths[first] <= tokens
+        together[first[whole]] = last[whole]
     start = 0
     for end in range(1, len(ordered) + 1):
-        if end == len(ordered) or (end + 1 - start) * lengths[end] > tokens:
+        if end < len(ordered):
+            size = (end + 1 - start) * lengths[end] if padded else ends[together[end]] - ends[start] + lengths[start]
+        if end == len(ordered) or size > tokens:
             yield ordered[start:end]
             start = end
 
 
-def pad_right(batch: Batch, rows: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
-    """Token ids [rows, longest] and which of them are response tokens, bool of the same shape."""
-    sequences = [batch.prompts[row] + batch.responses[row] for row in rows]
-    longest = max(map(len, sequences))
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    chosen = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for index, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
-        ids[index, : len(sequence)] = torch.tensor(sequence)
-        chosen[index, len(batch.prompts[row]) : len(sequence)] = True
-    return ids.to(device), chosen.to(device)
+def pack_rows(batch: Batch, rows: np.ndarray, device: str) -> PackedRows:
+    """Prompts and responses; the response tokens are chosen."""
+    prompts, responses = ([part[row] for row in rows] for part in (batch.prompts, batch.responses))
+    sizes = torch.tensor([[len(prompt), len(response)] for prompt, response in zip(prompts, responses, strict=True)])
+    ids = [token for parts in zip(prompts, responses, strict=True) for part in parts for token in part]
+    chosen = torch.tensor([False, True]).repeat(len(rows)).repeat_interleave(sizes.flatten())
+    return PackedRows(torch.tensor(ids).to(device), sizes.sum(1), chosen.to(device))

@@ -7,6 +7,12 @@ import polars as pl
 
 from agpo.learner.batch import Batch
 
+# Of verdicts: no final answer, and why one is wrong or could not be decided.
+_REASONS = (
+    *("missing", "malformed", "mismatch", "unreadable", "unparsable"),
+    *("timeout", "memory", "crash", "stalled", "killed"),
+)
+
 
 def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) -> dict[str, float]:
     """Metrics of one step: rewards, group shares, lengths, verdicts and gradient masses.
@@ -41,11 +47,12 @@ def describe_step(rollouts: pl.DataFrame, verdicts: pl.DataFrame, batch: Batch) 
         "verify/wrong_share": float((verdicts["verdict"] == "wrong").sum()) / rows,
         "verify/unverifiable_share": float((verdicts["verdict"] == "unverifiable").sum()) / rows,
         "verify/unverifiable_by_response_share": float(by_response.sum()) / rows,
-        "verify/missing_share": float((verdicts["reason"] == "missing").sum()) / rows,
-        "verify/malformed_share": float((verdicts["reason"] == "malformed").sum()) / rows,
         "policy/mass_positive": float(advantages[correct].abs().sum()) / usable,
         "policy/mass_negative": float(advantages[~correct].abs().sum()) / usable,
     }
+    found |= {f"verify/{reason}_share": float((verdicts["reason"] == reason).sum()) / rows for reason in _REASONS}
+    if found["policy/mass_negative"]:
+        found["policy/mass_ratio"] = found["policy/mass_positive"] / found["policy/mass_negative"]
     if bool(correct.any()):
         found["policy/advantage_positive"] = float(advantages[correct].mean())
     if bool((~correct).any()):

@@ -15,6 +15,7 @@ from agpo.learner.activations import checkpoint_layers
 from agpo.learner.folder import model_files
 from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.logprobs import chunked_logprobs
+from agpo.learner.packed import PackedRows, pack_padded
 from agpo.settings import ModelShape, Precision
 
 
@@ -79,8 +80,22 @@ def copy_policy(source: Path, target: Path) -> None:
 
 def stop_ids(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end an answer."""
+    return _stop_ids(model.generation_config, tokenizer)
+
+
+def read_stop_ids(folder: Path, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer of the policy in a folder, whose weights are not read."""
+    from transformers import AutoConfig, GenerationConfig
+
+    if (folder / "generation_config.json").exists():
+        return _stop_ids(GenerationConfig.from_pretrained(folder, local_files_only=True), tokenizer)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return _stop_ids(GenerationConfig.from_model_config(config), tokenizer)
+
+
+def _stop_ids(generation: Any, tokenizer: Any) -> set[int]:
     stops: set[int] = {tokenizer.eos_token_id}
-    named = getattr(model.generation_config, "eos_token_id", None)
+    named = getattr(generation, "eos_token_id", None)
     stops.update(named if isinstance(named, list) else [] if named is None else [named])
     return stops - {None}
 
@@ -108,13 +123,13 @@ class LogprobReader:
         ``ids`` [rows, length], padded on the right: a causal model's earlier positions do not see the padding.
         ``chosen`` [rows, length] bool; the first column must be False.
         """
-        before, targets = chosen[:, 1:], ids[:, 1:][chosen[:, 1:]]
+        return self.read_packed(pack_padded(ids, chosen), temperature)
+
+    def read_packed(self, rows: PackedRows, temperature: float) -> tuple[Tensor, Tensor]:
+        """The same of rows without padding."""
+        before, targets = rows.before(), rows.targets
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.half):
-            found: Tensor = (
-                self._hidden(ids[:, :-1], before)
-                if self.chunked
-                else self.model(input_ids=ids[:, :-1], use_cache=False).logits[before]
-            )
+            found: Tensor = self._hidden(before) if self.chunked else self._run(self.model, before, "logits")
         if self.chunked:
             hidden, weight, bias = map(self._cast, (found, self.head.weight, self.head.bias))
             return chunked_logprobs(hidden, weight, targets, temperature, bias)
@@ -125,11 +140,26 @@ class LogprobReader:
         """For the head, which is not called as a module: autocast does not reach it."""
         return part.bfloat16() if self.half and part is not None else part
 
-    def _hidden(self, ids: Tensor, chosen: Tensor) -> Tensor:
+    @property
+    def padded(self) -> bool:
+        """Whether rows are read padded to the longest of a call."""
+        return self.small_llama is None
+
+    def limit_tokens(self, most: int) -> int:
+        """How many of ``most`` tokens to read at a time for speed."""
+        return most if self.small_llama is None else min(most, self.small_llama.tokens)
+
+    def _hidden(self, rows: PackedRows) -> Tensor:
         """Last hidden states [number chosen, width]."""
         if self.small_llama is not None:
-            return self.small_llama(ids, chosen)
-        found: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state[chosen]
+            return self.small_llama(rows.ids, rows.lengths, rows.chosen)
+        return self._run(self.body, rows, "last_hidden_state")
+
+    @staticmethod
+    def _run(module: Any, rows: PackedRows, output: str) -> Tensor:
+        """An output of the model or its body at the chosen tokens, [number chosen, …]."""
+        ids, chosen = rows.pad()
+        found: Tensor = getattr(module(input_ids=ids, use_cache=False), output)[chosen]
         return found
 
     @torch.inference_mode()

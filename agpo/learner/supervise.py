@@ -14,12 +14,13 @@ import polars as pl
 from agpo.artifacts import Files
 from agpo.artifacts.table import read_table, write_table
 from agpo.learner.pairs import encode_pairs
-from agpo.learner.policy import load_policy, save_policy, stop_ids
+from agpo.learner.policy import load_policy, save_policy
 from agpo.learner.supervised import train_supervised
 from agpo.problems import encode_prompts
 from agpo.progress import progress
 from agpo.records import Demonstrations
-from agpo.rollout import LocalEngine, Sampling, cut_chunks
+from agpo.rollout import Sampling, cut_chunks
+from agpo.rollout.engines import open_engine
 from agpo.settings import Supervision
 from agpo.stages import Work
 from agpo.verify import VerifierPool
@@ -32,36 +33,34 @@ _STEP = -3  # of the random numbers: neither training, evaluation nor labelling 
 
 def supervise(settings: Supervision, work: Work) -> dict[str, Any]:
     """Inputs ``base`` and ``problems`` → a Hugging Face folder. ValueError if no answer of the base is right."""
-    model, tokenizer = load_policy(work.inputs["base"], work.device)
     problems = pl.read_parquet(work.inputs["problems"] / "problems.parquet").filter(pl.col("split") == "train")
-    answers = _collect_answers(model, tokenizer, problems, settings, work)
+    answers = _collect_answers(problems, settings, work)
     if answers.is_empty():
         raise ValueError(
             f"supervise: none of the base's {problems.height * settings.samples} answers to the training problems is "
             "right, so there is nothing to learn from; raise supervise.samples"
         )
+    model, tokenizer = load_policy(work.inputs["base"], work.device)
     pairs = encode_pairs(tokenizer, answers, settings.chat_template)
     metrics = train_supervised(model, tokenizer, pairs, settings.training, work.seed, work.partial, where=_TRAINING)
     save_policy(model, tokenizer, work.out)
     return {"rows": answers.height, "metrics": {"supervise/answers": float(answers.height), **metrics}}
 
 
-def _collect_answers(
-    model: Any, tokenizer: Any, problems: pl.DataFrame, settings: Supervision, work: Work
-) -> pl.DataFrame:
+def _collect_answers(problems: pl.DataFrame, settings: Supervision, work: Work) -> pl.DataFrame:
     """The distinct right answers (`records.Demonstrations`), chunk by chunk; a chunk that is stored is not sampled."""
     ids = problems["id"].to_list()
-    encoded = encode_prompts(tokenizer, problems["prompt"].to_list(), settings.chat_template)
-    prompts = dict(zip(ids, encoded, strict=True))
-    engine = LocalEngine(model, stop_ids(model, tokenizer))
     sampling = Sampling(settings.tokens, settings.temperature, work.seed)
     chunks = cut_chunks(ids, settings.samples, settings.chunk)
     verify = settings.verify
     annotations = read_annotations(verify.annotations)
     with (
+        open_engine(settings.engine, work.inputs["base"], work.device, work.partial) as (engine, tokenizer),
         VerifierPool(verify.workers, verify.timeout, verify.memory) as pool,
         progress("answers to learn from", len(ids) * settings.samples, "answers") as advance,
     ):
+        encoded = encode_prompts(tokenizer, problems["prompt"].to_list(), settings.chat_template)
+        prompts = dict(zip(ids, encoded, strict=True))
         for chunk in chunks:
             if not work.partial.exists(_shard(chunk.index)):
                 rollouts = engine.generate(chunk, prompts, sampling, step=_STEP, policy=work.keys["base"])

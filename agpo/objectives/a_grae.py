@@ -20,9 +20,10 @@ class AGrae(AdvantageEstimator):
         A_i  = ω Â_i / (2 √p) + (1 − ω) Â_i / (2 √(1 − p))       Eq. 12; Â_i where p is 0 or 1
         A*_i = A_i · min(1, ω / α) where A_i > 0, else A_i       Eq. 13
 
-    Â is GRPO's advantage, p the group's success rate, ω the share of right rollouts in the step. After the paper's
-    equations: the released code divides by 1 − √p instead of √(1 − p), and its switch never reaches that branch. α = 1
-    is the paper's value for MATH (0.5 for its multimodal data).
+    Â is GRPO's advantage, p the group's success rate, ω the share of right rollouts in the step: over rollouts, not
+    groups, which is our choice. |A| is at most √G/2 times |Â| in a group of G. After the paper's equations: the
+    released code divides by 1 − √p instead of √(1 − p), and its switch never reaches that branch. α = 1 is the paper's
+    value for MATH (0.5 for its multimodal data).
     """
 
     kind: Literal["a_grae"] = "a_grae"

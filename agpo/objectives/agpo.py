@@ -21,7 +21,7 @@ class Agpo(AdvantageEstimator):
         A_i = (r_i − μ) / sqrt(σ² + δ²)  +  1[rollout i is wrong] · R
 
     μ and σ are the mean and standard deviation of the rewards of the rollout's group. A rare correct answer in a hard
-    group gets up to 2/δ, a correct answer in a solved group close to 0; a wrong answer always gets at least R. An
+    group gets up to 2/δ, a correct answer in a solved group close to 0; a wrong answer gets between R − 2/δ and R. An
     all-wrong group gives R to every rollout (a pure negative-sample update), an all-correct one gives 0.
 
     The structure of the formula is public; the constants δ and R, the rewards ±1 and the population standard

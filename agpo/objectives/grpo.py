@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Grpo(AdvantageEstimator):
     """The reward relative to the group, in units of the group's standard deviation: A_i = (r_i − μ) / (σ + ε).
 
-    Groups that are all right or all wrong give 0. σ with ddof 1 and ε = 1e-6 as in verl 0.9.1 (TRL 1.16 has ε = 1e-4).
-    A group of one gives 0 (our choice; verl gives the reward).
+    Groups that are all right or all wrong give 0. In a group of G no |A| exceeds (G − 1)/√G, whatever the rewards
+    (√(G − 1) with ddof 0). σ with ddof 1 and ε = 1e-6 as in verl 0.9.1 (TRL 1.16 has ε = 1e-4). A group of one gives 0
+    (our choice; verl gives the reward).
     """
 
     kind: Literal["grpo"] = "grpo"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Nsr(AdvantageEstimator):
-    """Learn from wrong rollouts only: A_i = −1[rollout i is wrong].
+    """Learn from wrong rollouts only: A_i = −1[rollout i is wrong], that is −1 or 0.
 
     The released code leaves right rollouts out of the batch. Here they stay with advantage 0 and count in the loss's
     denominator, as for every method (our choice), so that the step shrinks as errors become rare.

@@ -20,8 +20,9 @@ class PassAtK(AdvantageEstimator):
         A⁺ = (1 − ρ) / (σ + 1e-6)             σ = sqrt(ρ (1 − ρ))
         A⁻ = (1 − ρ − C(n−c−1, k−1) / C(n−1, k−1)) / (σ + 1e-6)
 
-    The sum over a group is 0; a group without right rollouts, or with fewer than k wrong ones, gives 0. k = 8 is our
-    choice. A group that has fewer than k rollouts, some being unverifiable, is taken with k = n (our choice): 0.
+    The sum over a group is 0, so A⁻ = −c A⁺ / (n − c); A⁺ is at most √(n/k − 1), where c = 1. A group
+    without right rollouts, or with fewer than k wrong ones, gives 0. k = 8 is our choice. A group that has fewer than k
+    rollouts, some being unverifiable, is taken with k = n (our choice): 0.
     """
 
     kind: Literal["pass_at_k"] = "pass_at_k"

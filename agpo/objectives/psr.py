@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Psr(AdvantageEstimator):
-    """Learn from right rollouts only: A_i = 1[rollout i is right].
+    """Learn from right rollouts only: A_i = 1[rollout i is right], that is 1 or 0.
 
     The released code leaves wrong rollouts out of the batch. Here they stay with advantage 0 and count in the loss's
     denominator, as for every method (our choice), so that rare right answers do not make larger steps.

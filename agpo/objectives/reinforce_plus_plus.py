@@ -15,7 +15,8 @@ class ReinforcePlusPlus(AdvantageEstimator):
     """A_i = (r_i − m) / sqrt(v + 1e-8), with mean m and variance v over all response tokens of the step.
 
     A row counts as often as its response has tokens, and v has ddof 1, as in verl 0.9.1. The reward is the verdict's
-    alone: a KL term is part of the loss (``loss.kl``), not of the reward. All rewards equal give 0.
+    alone: a KL term is part of the loss (``loss.kl``), not of the reward (our choice). Over the tokens A has mean 0 and
+    variance 1, so no |A| exceeds the square root of their number. All rewards equal give 0.
     """
 
     kind: Literal["reinforce_plus_plus"] = "reinforce_plus_plus"

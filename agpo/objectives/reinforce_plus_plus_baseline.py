@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ReinforcePlusPlusBaseline(AdvantageEstimator):
     """A_i = (d_i − m) / sqrt(v + 1e-8), d_i = r_i − μ, with mean m and variance v over all response tokens of the step.
 
-    A row counts as often as its response has tokens, and v has ddof 1, as in verl 0.9.1. A group of one has d = 0
-    (our choice; verl takes the reward).
+    A row counts as often as its response has tokens, and v has ddof 1, as in verl 0.9.1. Over the tokens A has mean 0
+    and variance 1. A group of one has d = 0 (our choice; verl takes the reward).
     """
 
     kind: Literal["reinforce_plus_plus_baseline"] = "reinforce_plus_plus_baseline"

@@ -17,8 +17,8 @@ class Cispo(TokenLoss):
 
         loss = −sg(clip(ρ, 1 − clip_low, 1 + clip_high)) A logprobs          ρ = exp(logprobs − old_logprobs)
 
-    sg stops the gradient. The paper has no lower bound, as has clip_low = 1 here, and does not publish the upper one; 4
-    is the cap of 5 that TRL 1.16 cites.
+    sg stops the gradient. The paper has no lower bound, as has clip_low = 1 here, and does not publish the upper one;
+    our choice of 4 is the cap of 5 that TRL 1.16 cites.
     """
 
     kind: Literal["cispo"] = "cispo"

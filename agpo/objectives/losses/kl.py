@@ -1,7 +1,8 @@
 """Estimators of the KL divergence between the policy and a reference, per sampled token.
 
 J. Schulman, "Approximating KL divergence", 2020. All three have the right mean, or nearly so (k2), for tokens sampled
-from the policy; as terms of a loss they differ in what their gradients pull towards.
+from the policy; as terms of a loss they differ in what their gradients pull towards. Log-probs are [tokens], natural
+logarithms, and so is what is returned: [tokens], in nats.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ class Sapo(TokenLoss):
         loss = −A · (4/τ) · sigmoid(τ (ρ − 1))          ρ = exp(logprobs − old_logprobs)
 
     τ is ``tau_positive`` for A > 0 and ``tau_negative`` else; the larger one fades faster. Both are the paper's, whose
-    aggregation is ``loss.normalisation.kind = "sequence_mean"``. At ρ = 1 the gradient is that of −A ρ.
+    aggregation is ``loss.normalisation.kind = "sequence_mean"``. At ρ = 1 the gradient is that of −A ρ. The loss lies
+    between 0 and −A · 4/τ.
     """
 
     kind: Literal["sapo"] = "sapo"

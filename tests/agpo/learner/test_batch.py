@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agpo.learner.batch import Batch, cut_micro_batches, make_batch, pad_right, split_mini_batches
+from agpo.learner.batch import Batch, cut_micro_batches, make_batch, pack_rows, split_mini_batches
 from agpo.objectives import Agpo, Grpo, Objective
 from tests.agpo.learner.steps import make_step
 
@@ -83,17 +85,24 @@ def test_the_seed_decides_the_mini_batches() -> None:
 
 
 @settings(max_examples=40)
-@given(rows=ROWS, tokens=st.integers(1, 60))
+@given(rows=ROWS, tokens=st.integers(1, 60), padded=st.booleans())
 def test_micro_batches_hold_every_row_once_within_the_token_budget(
-    rows: list[tuple[str, str, bool]], tokens: int
+    rows: list[tuple[str, str, bool]], tokens: int, padded: bool
 ) -> None:
     batch = batch_of([*rows, ("a", "wrong", False)], mask=False)
     chosen = np.arange(len(batch))[::2]
-    parts = list(cut_micro_batches(batch, chosen, tokens))
+    parts = list(cut_micro_batches(batch, chosen, tokens, padded))
     assert sorted(np.concatenate(parts)) == list(chosen)
     for part in parts:
-        longest = max(len(batch.prompts[row]) + len(batch.responses[row]) for row in part)
-        assert len(part) == 1 or longest * len(part) <= tokens
+        lengths = [len(batch.prompts[row]) + len(batch.responses[row]) for row in part]
+        assert len(part) == 1 or (max(lengths) * len(part) if padded else sum(lengths)) <= tokens
+
+
+def test_a_group_that_fits_in_a_micro_batch_is_not_cut() -> None:
+    batch = batch_of([(problem, "wrong", False) for problem in "aaabbbccccc"])
+    batch = replace(batch, prompts=[[1, 2]] * 11, responses=[[3]] * 11)
+    parts = [part.tolist() for part in cut_micro_batches(batch, np.arange(11), tokens=4 * 3)]
+    assert parts == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
 
 
 def test_no_row_is_no_micro_batch() -> None:
@@ -101,10 +110,10 @@ def test_no_row_is_no_micro_batch() -> None:
     assert list(cut_micro_batches(batch, np.arange(0), 100)) == []
 
 
-def test_padding_is_on_the_right_and_only_response_tokens_are_chosen() -> None:
+def test_rows_are_packed_without_padding_and_only_response_tokens_are_chosen() -> None:
     batch = batch_of([("a", "wrong", False), ("b", "correct", False), ("b", "wrong", False)])
     rows = np.array([2, 0])
-    ids, chosen = pad_right(batch, rows, "cpu")
+    ids, chosen = pack_rows(batch, rows, "cpu").pad()
     for row, its_ids, its_chosen in zip(rows, ids, chosen, strict=True):
         prompt, response = batch.prompts[row], batch.responses[row]
         sequence = prompt + response

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agpo.learner.batch import Batch, pad_right
+from agpo.learner.batch import Batch, pack_rows
 from agpo.objectives.losses import Correction, kl_k3, ppo_clip_loss
 from agpo.settings import LossSettings
 from tests.agpo.learner.models import dense_logprobs, tiny_model
@@ -37,7 +37,7 @@ def sampled_elsewhere(drift: float = 0.3) -> Batch:
 
 
 def trainer_logprobs(model: Any, batch: Batch) -> Tensor:
-    return dense_logprobs(model, *pad_right(batch, np.arange(len(batch)), "cpu"), TEMPERATURE)[0]
+    return dense_logprobs(model, *pack_rows(batch, np.arange(len(batch)), "cpu").pad(), TEMPERATURE)[0]
 
 
 def flat(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_weighted_loss_by_finite_differences(correct
     assert 0 < correction.held(old, sampled, rows).sum() < len(rows)
 
     def whole_loss() -> Tensor:
-        ids, chosen = pad_right(batch, np.arange(len(batch)), "cpu")
+        ids, chosen = pack_rows(batch, np.arange(len(batch)), "cpu").pad()
         logprobs, entropy = dense_logprobs(model, ids, chosen, TEMPERATURE)
         policy = weights * ppo_clip_loss(logprobs, old, advantages, 0.2, 0.2, 3.0)
         return (policy + 0.1 * kl_k3(logprobs, trainer_logprobs(reference, batch)) - 0.05 * entropy).mean()

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agpo.learner.batch import Batch, make_batch, pad_right, split_mini_batches
+from agpo.alarms import find_alarms
+from agpo.journal import Update
+from agpo.learner.batch import Batch, make_batch, pack_rows, split_mini_batches
 from agpo.learner.optimizer import load_optimizer, save_optimizer
+from agpo.learner.packed import PackedRows
 from agpo.learner.policy import LogprobReader
-from agpo.learner.token_sums import TokenSums
-from agpo.learner.update import Learner, Outcome
+from agpo.learner.update import Learner, Outcome, _Figures
 from agpo.objectives import Agpo
 from agpo.objectives.losses import kl_k3, ppo_clip_loss
 from agpo.settings import GuardSettings, LearnerSettings, LossSettings
@@ -26,7 +28,7 @@ from tests.agpo.learner.steps import make_step
 
 TEMPERATURE = 0.8
 PLAIN, WITH_KL, WITH_ALL = LossSettings(), LossSettings(kl=0.1), LossSettings(kl=0.1, entropy=0.05)
-UNGUARDED = GuardSettings(gradient_norm=0, kl=0, entropy_change=0, entropy_growth=0)
+UNGUARDED = GuardSettings(mismatch=0, gradient_norm=0, step=0, kl=0, moved=0, entropy_change=0, entropy_growth=0)
 FREE = LearnerSettings(clip_norm=1e9, warm_up=0, rate=1e-3, guards=UNGUARDED)
 VERDICTS = ["correct", "wrong", "wrong", "correct", "correct", "correct", "wrong", "wrong", "wrong", "unverifiable"]
 PROBLEMS = ["a", "a", "a", "b", "b", "b", "c", "c", "d", "d"]  # mixed, all right, all wrong, one usable row
@@ -82,7 +84,7 @@ def reorder(batch: Batch, order: list[int]) -> Batch:
 
 def whole_loss(model: Any, reference: Any, batch: Batch, rows: np.ndarray, old: Tensor | None) -> Tensor:
     """The loss of an optimiser step as the formula says it, by dense log-probs; ``old`` [tokens of these rows]."""
-    ids, chosen = pad_right(batch, rows, "cpu")
+    ids, chosen = pack_rows(batch, rows, "cpu").pad()
     logprobs, entropy = dense_logprobs(model, ids, chosen, TEMPERATURE)
     base, _ = dense_logprobs(reference, ids, chosen, TEMPERATURE)
     advantages = batch.advantages[rows].repeat_interleave(batch.response_tokens[rows])
@@ -94,7 +96,7 @@ class TestGradient:
     def test_is_that_of_the_whole_loss_by_finite_differences(self) -> None:
         learner, batch = learner_of("gpt2", WITH_ALL), make()
         rows, model = np.arange(len(batch)), copy.deepcopy(learner.model)
-        ids, chosen = pad_right(batch, rows, "cpu")
+        ids, chosen = pack_rows(batch, rows, "cpu").pad()
         old = dense_logprobs(model, ids, chosen, TEMPERATURE)[0].detach()
         found = gradients(learner, batch)
         reference = learner.reference
@@ -116,13 +118,13 @@ class TestGradient:
         none = batch.advantages == 0
         assert none.sum() == 3  # the all-right group
         kept = replace(batch, advantages=batch.advantages.where(~none, torch.tensor(1e-300, dtype=torch.float64)))
-        read, counts = LogprobReader.read, []
+        read, counts = LogprobReader.read_packed, []
 
-        def count(reader: LogprobReader, ids: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-            counts.append(len(ids))
-            return read(reader, ids, chosen, temperature)
+        def count(reader: LogprobReader, rows: PackedRows, temperature: float) -> tuple[Tensor, Tensor]:
+            counts.append(len(rows.lengths))
+            return read(reader, rows, temperature)
 
-        monkeypatch.setattr(LogprobReader, "read", count)
+        monkeypatch.setattr(LogprobReader, "read_packed", count)
         assert_equal(gradients(learner_of(), batch), gradients(learner_of(), kept))
         assert counts == [len(batch) - 3, len(batch)]
 
@@ -147,7 +149,7 @@ class TestGradient:
         for general in (False, True):
             learner, batch = learner_of(loss=WITH_ALL), make()
             old = learner._read(batch, np.arange(len(batch))).logprobs if general else None
-            assert learner._accumulate(batch, np.arange(len(batch)), old, TokenSums()) is None
+            assert learner._accumulate(batch, np.arange(len(batch)), old, _Figures()) is None
             found.append([parameter.grad for parameter in learner.model.parameters()])
         assert_equal(found[0], found[1], tolerance=0)
 
@@ -162,7 +164,7 @@ def test_mini_batches_and_epochs_as_in_a_plain_implementation() -> None:
     outcome = learner.update(batch, step)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05 * 2 / 4, betas=(0.9, 0.99), weight_decay=0.01)
-    ids, taken = pad_right(batch, np.arange(len(batch)), "cpu")
+    ids, taken = pack_rows(batch, np.arange(len(batch)), "cpu").pad()
     old = torch.split(dense_logprobs(model, ids, taken, TEMPERATURE)[0].detach(), batch.response_tokens.tolist())
     norms = []
     for epoch in range(3):
@@ -245,9 +247,11 @@ class TestRefusal:
             learner.update(make(seed=1), 3)
         assert state(refusing) == state(other)
 
-    def test_of_a_batch_without_usable_row(self) -> None:
+    def test_is_a_skip_of_a_batch_without_usable_row(self) -> None:
         outcome = self.refuse(learner_of(), make(["unverifiable"] * 3, ["a", "a", "b"]))
-        assert outcome.refused == "no usable rollout: all are unverifiable or truncated"
+        assert outcome.refused is None
+        assert outcome.skipped == "no usable rollout: all are unverifiable or truncated"
+        assert outcome.metrics == {"policy/skipped": 1.0}
 
 
 def _count_steps(learner: Learner) -> list[int]:
@@ -298,7 +302,7 @@ def test_metrics_are_means_over_tokens() -> None:
     batch = make()
     learner = learner_of("gpt2", WITH_ALL)
     model, reference = copy.deepcopy(learner.model), learner.reference.model  # type: ignore[union-attr]
-    ids, chosen = pad_right(batch, np.arange(len(batch)), "cpu")
+    ids, chosen = pack_rows(batch, np.arange(len(batch)), "cpu").pad()
     with torch.no_grad():
         logprobs, entropy = dense_logprobs(model, ids, chosen, TEMPERATURE)
         divergence = kl_k3(logprobs, dense_logprobs(reference, ids, chosen, TEMPERATURE)[0])
@@ -319,6 +323,35 @@ def test_metrics_are_means_over_tokens() -> None:
         assert metrics[name] == pytest.approx(float(value), rel=1e-10), name
 
 
+def test_what_is_not_comparable_has_no_mismatch_and_no_alarm() -> None:
+    """A sampler that leaves tokens out scales the others' probabilities up: no bound and no alarm sees that."""
+    guarded = FREE.model_copy(update={"guards": UNGUARDED.model_copy(update={"mismatch": 0.05})})
+    found = {}
+    for comparable in (True, False):
+        learner = learner_of(loss=WITH_ALL, settings=guarded)
+        outcomes = [learner.update(replace(make(), comparable=comparable), step) for step in range(10)]
+        found[comparable] = outcomes
+        updates = [
+            Update(step=step, policy_before="", policy="", refused=each.refused, metrics=each.metrics, time_ms=0)
+            for step, each in enumerate(outcomes)
+        ]
+        alarms = {alarm.name for alarm in find_alarms(updates)}
+        assert ({"sampler_mismatch", "sampler_weights"} <= alarms) == comparable
+        assert comparable or not alarms
+    assert all("learner.guards.mismatch = 0.05: the sampler's log-probs" in (one.refused or "") for one in found[True])
+    assert not any(one.refused for one in found[False])
+    missing = found[True][0].metrics.keys() - found[False][0].metrics.keys()
+    assert missing == {f"policy/sampler_{name}" for name in ("mismatch_kl", "mismatch_largest", "ess")}
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_the_sampler_changes_no_weight(comparable: bool) -> None:
+    learner, other = learner_of(), learner_of()
+    learner.update(replace(make(), comparable=comparable), 0)
+    other.update(make(), 0)
+    assert state(learner) == state(other)
+
+
 def test_a_kl_term_needs_a_reference() -> None:
     with pytest.raises(ValueError, match=r"loss\.kl > 0 needs the base model as reference"):
         Learner(tiny_model("llama"), None, WITH_KL, FREE, TEMPERATURE, seed=0)
@@ -326,11 +359,11 @@ def test_a_kl_term_needs_a_reference() -> None:
 
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2", "gemma2", "cohere"])
 def test_any_causal_model_learns(kind: str) -> None:
-    chosen = LearnerSettings(rate=0.01, warm_up=0, guards=UNGUARDED)
-    learner, batch = learner_of(kind, dtype=torch.float32, settings=chosen), make()
+    rising = LearnerSettings(rate=0.01, warm_up=0, guards=UNGUARDED)
+    learner, batch = learner_of(kind, dtype=torch.float32, settings=rising), make()
     batch = replace(batch, advantages=batch.correct.double())
     read = LogprobReader(learner.model).read
-    ids, chosen = pad_right(batch, np.flatnonzero(batch.correct.numpy()), "cpu")
+    ids, chosen = pack_rows(batch, np.flatnonzero(batch.correct.numpy()), "cpu").pad()
     before = read(ids, chosen, 1.0)[0].sum()
     for step in range(5):
         assert learner.update(batch, step).refused is None
