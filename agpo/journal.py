@@ -3,6 +3,7 @@
     run.json                              what the run is
     steps/00000012/rollouts-0000.parquet  one file a chunk, written before it is used
     steps/00000012/verdicts.parquet
+    steps/00000012/round-01/…             rollouts and verdicts of a refill (`RolloutSettings.refills`)
     steps/00000012/disagreements.parquet  answers that a second verifier reads differently, if any
     steps/00000012/update.json            the step's outcome; its presence ends the step
     checkpoints/00000050/…                a Hugging Face folder with the optimiser's state
@@ -35,6 +36,10 @@ CPU = "time/cpu"
 _LAST = 25  # steps
 
 
+class RunStopped(RuntimeError):
+    """The run cannot go on; the message says why and what to change."""
+
+
 class Update(BaseModel):
     """The journalled outcome of one step."""
 
@@ -44,6 +49,7 @@ class Update(BaseModel):
     policy_before: str
     policy: str  # after the step
     refused: str | None  # why weights and optimiser were left as they were
+    skipped: str | None = None  # why there was nothing to do
     metrics: dict[str, float]
     time_ms: int  # when the step ended, Unix time
 
@@ -70,27 +76,37 @@ class Journal:
         facts: dict[str, Any] = json.loads(self.files.read("run.json"))
         return facts
 
-    def read_chunk(self, step: int, index: int) -> pl.DataFrame | None:
-        name = _chunk_name(step, index)
+    def read_chunk(self, step: int, index: int, round: int = 0) -> pl.DataFrame | None:
+        name = _chunk_name(step, round, index)
         return read_table(self.files, name, Rollouts) if self.files.exists(name) else None
 
-    def write_chunk(self, step: int, index: int, rollouts: pl.DataFrame) -> None:
+    def write_chunk(self, step: int, index: int, rollouts: pl.DataFrame, round: int = 0) -> None:
         self._check_lease()
-        write_table(self.files, _chunk_name(step, index), rollouts, Rollouts)
+        write_table(self.files, _chunk_name(step, round, index), rollouts, Rollouts)
 
-    def read_rollouts(self, step: int) -> pl.DataFrame:
-        """All chunks of a step that are there, in order."""
+    def read_rollouts(self, step: int, round: int | None = None) -> pl.DataFrame:
+        """All chunks of a step, or of one of its rounds, that are there, in order."""
         names = [name for name in self.files.names(_step(step)) if name.rsplit("/", 1)[-1].startswith("rollouts-")]
+        if round is not None:
+            names = [name for name in names if name.rsplit("/", 1)[0] == _round(step, round)]
         empty = Rollouts.create_empty()
         return pl.concat([empty, *(read_table(self.files, name, Rollouts) for name in names)])
 
     def read_verdicts(self, step: int) -> pl.DataFrame | None:
-        name = f"{_step(step)}/verdicts.parquet"
+        """The verdicts of all rounds of a step that are verified, in order; None where no round is."""
+        found: list[pl.DataFrame] = []
+        while (verdicts := self.read_round(step, len(found))) is not None:
+            found.append(verdicts)
+        return pl.concat(found) if found else None
+
+    def read_round(self, step: int, round: int) -> pl.DataFrame | None:
+        """The verdicts of one round of a step."""
+        name = _verdicts_name(step, round)
         return read_table(self.files, name, Verdicts) if self.files.exists(name) else None
 
-    def write_verdicts(self, step: int, verdicts: pl.DataFrame) -> None:
+    def write_verdicts(self, step: int, verdicts: pl.DataFrame, round: int = 0) -> None:
         self._check_lease()
-        write_table(self.files, f"{_step(step)}/verdicts.parquet", verdicts, Verdicts)
+        write_table(self.files, _verdicts_name(step, round), verdicts, Verdicts)
 
     def write_disagreements(self, step: int, disagreements: pl.DataFrame) -> None:
         """What two verifiers read differently in a step, for people to decide; nothing where they agree."""
@@ -98,12 +114,23 @@ class Journal:
         if disagreements.height:
             write_table(self.files, f"{_step(step)}/disagreements.parquet", disagreements, Disagreements)
 
+    def read_disagreements(self, step: int) -> pl.DataFrame:
+        """What `write_disagreements` has kept of a step."""
+        name = f"{_step(step)}/disagreements.parquet"
+        return read_table(self.files, name, Disagreements) if self.files.exists(name) else Disagreements.create_empty()
+
     def read_update(self, step: int) -> Update | None:
         name = f"{_step(step)}/update.json"
         return Update.model_validate_json(self.files.read(name)) if self.files.exists(name) else None
 
     def write_update(
-        self, step: int, policy_before: str, refused: str | None, metrics: dict[str, float], outcome: str
+        self,
+        step: int,
+        policy_before: str,
+        refused: str | None,
+        metrics: dict[str, float],
+        outcome: str,
+        skipped: str | None = None,
     ) -> Update:
         """End a step. ``outcome``: digest of what the update was computed from (`digest_step`)."""
         update = Update(
@@ -111,6 +138,7 @@ class Journal:
             policy_before=policy_before,
             policy=chain_policy(policy_before, outcome, refused),
             refused=refused,
+            skipped=skipped,
             metrics=metrics,
             time_ms=time.time_ns() // 1_000_000,
         )
@@ -192,5 +220,13 @@ def _step(step: int) -> str:
     return f"steps/{step:08d}"
 
 
-def _chunk_name(step: int, index: int) -> str:
-    return f"{_step(step)}/rollouts-{index:04d}.parquet"
+def _round(step: int, round: int) -> str:
+    return f"{_step(step)}/round-{round:02d}" if round else _step(step)
+
+
+def _chunk_name(step: int, round: int, index: int) -> str:
+    return f"{_round(step, round)}/rollouts-{index:04d}.parquet"
+
+
+def _verdicts_name(step: int, round: int) -> str:
+    return f"{_round(step, round)}/verdicts.parquet"

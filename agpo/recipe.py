@@ -10,6 +10,7 @@ from typing import Literal
 from agpo.artifacts import digest
 from agpo.objectives import Objective
 from agpo.settings import FolderBase, HubBase, Interpolation, NightlyRun, TrainRun
+from agpo.settings.engine import ENGINE_COSTS
 from agpo.settings.run import VERIFY_COSTS
 from agpo.stages import (
     DISTIL,
@@ -29,7 +30,8 @@ from agpo.stages import (
     StageRun,
 )
 
-_VERIFY_COSTS = frozenset(f"verify.{name}" for name in VERIFY_COSTS)
+_ENGINE_COSTS = frozenset(f"engine.{name}" for name in ENGINE_COSTS)
+_COSTS = _ENGINE_COSTS | {f"verify.{name}" for name in VERIFY_COSTS}
 
 
 class Recipe:
@@ -112,7 +114,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._verdict_sources(),
-            ignored=_VERIFY_COSTS,
+            ignored=_COSTS,
         )
 
     def select(self, counts: Mapping[str, str]) -> StageRun:
@@ -146,7 +148,7 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._verdict_sources(),
-            ignored=_VERIFY_COSTS,
+            ignored=_COSTS,
         )
 
     def label(self, teacher: str, pairs: str, split: Literal["confirmation", "unlabelled"]) -> StageRun:
@@ -157,11 +159,17 @@ class Recipe:
             seed=self.run.seed,
             machine=self.machine,
             sources=self._templates(),
+            ignored=_ENGINE_COSTS,
         )
 
     def label_by_gold(self, pairs: str) -> StageRun:
         return StageRun(
-            LABEL_BY_GOLD, self.night.labelling("unlabelled"), inputs={"pairs": pairs}, seed=0, machine=self.machine
+            LABEL_BY_GOLD,
+            self.night.labelling("unlabelled"),
+            inputs={"pairs": pairs},
+            seed=0,
+            machine=self.machine,
+            ignored=frozenset({"engine", "samples", "tokens", "chat_template"}),  # gold needs no answers
         )
 
     def distil(self, problems: str, labels: str | None, base: str | None) -> StageRun:

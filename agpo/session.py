@@ -7,43 +7,28 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
 from agpo.artifacts.lease import Lease
-from agpo.journal import CPU, Journal, Update, chain_policy, digest_step, mean_of_last, sum_costs
+from agpo.journal import CPU, Journal, RunStopped, Update, chain_policy, digest_step, mean_of_last, sum_costs
+from agpo.live import OPTIMIZER, Live, load_live, save_live
+from agpo.progress import heartbeat
 from agpo.recipe import Recipe
 from agpo.rollout import cut_chunks
+from agpo.rounds import Rounds
 from agpo.settings import TrainRun
 from agpo.stages import TRAIN, Cost, Result
 
+if TYPE_CHECKING:
+    from agpo.learner.batch import Batch
+
 _LOG = logging.getLogger("agpo")
-_OPTIMIZER = "optimizer.safetensors"
-
-
-class RunStopped(RuntimeError):
-    """The run cannot go on; the message says why and what to change."""
-
-
-@dataclass
-class _Live:
-    """What lives in memory. ``step``: how many steps the policy has taken."""
-
-    model: Any
-    tokenizer: Any
-    learner: Any
-    engine: Any
-    pool: Any
-    step: int
-    policy: str
-    dirty: bool = False  # the policy is not what the journal says
-    updated: bool = False  # the learner has finished the step that made it so
 
 
 class Session:
@@ -63,9 +48,7 @@ class Session:
         self.lease = Lease(files, "lease")
         self.journal = Journal(files, self.lease)
         self._leased = False
-        self._live: _Live | None = None
-        self._rollouts: tuple[int, pl.DataFrame] | None = None
-        self._verdicts: tuple[int, pl.DataFrame] | None = None
+        self._live: Live | None = None
         self._costs: dict[str, dict[str, float]] = {}  # of the parts of the step
 
     def __enter__(self) -> Self:
@@ -78,7 +61,7 @@ class Session:
 
     def close(self) -> None:
         if self._live is not None:
-            self._live.pool.close()
+            self._live.close()
             self._live = None
         if self._leased:
             self.lease.release()
@@ -114,47 +97,58 @@ class Session:
 
     # The three parts of a step
 
-    def generate(self, step: int) -> tuple[ArtifactRef, bool]:
-        """Rollouts of a step, journalled chunk by chunk; whether all of them were there."""
+    def rounds(self, step: int) -> Iterator[int]:
+        """The rounds that a step is sampled in; each must be verified before the next one is asked for."""
+        self._at(step)
+        return self._rounds.iterate(step)
+
+    def generate(self, step: int, round: int = 0) -> tuple[ArtifactRef, bool]:
+        """Rollouts of a round, journalled chunk by chunk; whether all of them were there."""
         from agpo.rollout import Sampling
 
         live, cost, found = self._at(step), Cost(), True
-        if step:
-            self._stop_after_refusals(self.journal.read_update(step - 1))
+        if not round:
+            self._costs, live.engine.metrics = {}, {}
+            if step:
+                self._stop_if_hopeless(live, self.journal.read_update(step - 1))
         rollout = self.run.rollout
         sampling = Sampling(
             rollout.tokens, rollout.temperature, self.run.seed, rollout.top_p, rollout.top_k, rollout.min_p
         )
-        chosen = self._select(step)
+        chosen = self._rounds.select(step, round)
         prompts: dict[str, list[int]] = {}
         frames = []
-        for chunk in cut_chunks(chosen["id"].to_list(), rollout.samples, rollout.chunk):
-            rollouts = self.journal.read_chunk(step, chunk.index)
-            if rollouts is None:
-                found = False
-                prompts = prompts or self._prompts(chosen)
-                rollouts = live.engine.generate(chunk, prompts, sampling, step=step, policy=live.policy)
-                self.journal.write_chunk(step, chunk.index, rollouts)
-            elif rollouts["policy"][0] != live.policy:
-                raise self._broken(step, f"chunk {chunk.index} was sampled from policy {rollouts['policy'][0][:12]}…")
-            frames.append(rollouts)
-        self._rollouts = step, pl.concat(frames)
-        self._costs["rollout"] = cost.measure()
-        return self._reference("rollouts", step, self._rollouts[1]), found
+        with heartbeat(f"rollout of step {step}", chosen.height * rollout.samples, "answers") as advance:
+            for chunk in cut_chunks(chosen["id"].to_list(), rollout.samples, rollout.chunk):
+                rollouts = self.journal.read_chunk(step, chunk.index, round)
+                if rollouts is None:
+                    found = False
+                    prompts = prompts or self._prompts(chosen)
+                    rollouts = live.engine.generate(
+                        chunk, prompts, sampling, step=step, policy=live.policy, progress=advance
+                    )
+                    self.journal.write_chunk(step, chunk.index, rollouts, round)
+                elif rollouts["policy"][0] != live.policy and rollout.engine.kind != "saved":
+                    other = rollouts["policy"][0][:12]
+                    raise self._broken(step, f"chunk {chunk.index} was sampled from policy {other}…")
+                frames.append(rollouts)
+        self._rounds.put_rollouts(step, round, pl.concat(frames))
+        self._add_cost("rollout", cost)
+        return self._reference("rollouts", step, round), found
 
-    def verify(self, step: int) -> tuple[ArtifactRef, bool]:
-        """Verdicts of the step's rollouts; whether they were journalled already."""
+    def verify(self, step: int, round: int = 0) -> tuple[ArtifactRef, bool]:
+        """Verdicts of a round's rollouts; whether they were journalled already."""
         from agpo.verify.review import read_annotations
         from agpo.verify.rollouts import verify_rollouts
 
         live, cost = self._at(step), Cost()
-        rollouts = self._read_rollouts(step)
-        verdicts = self.journal.read_verdicts(step)
+        rollouts, problems = self._rounds.read_rollouts(step, round), self._rounds.select(step, round)
+        verdicts = self.journal.read_round(step, round)
         found = verdicts is not None
         if verdicts is None:
             annotations = read_annotations(self.run.verify.annotations)
-            verdicts = verify_rollouts(rollouts, self._select(step), live.tokenizer, live.pool, annotations=annotations)
-            self.journal.write_verdicts(step, verdicts)
+            verdicts = verify_rollouts(rollouts, problems, live.tokenizer, live.pool, annotations=annotations)
+            self.journal.write_verdicts(step, verdicts, round)
         share = float((verdicts["verdict"] == "unverifiable").mean())  # type: ignore[arg-type]
         if share > self.run.verify.largest_unverifiable_share:
             reasons = verdicts.filter(pl.col("verdict") == "unverifiable")["reason"].value_counts(sort=True)
@@ -164,9 +158,9 @@ class Session:
                 f"(most often: {reasons['reason'][0]}); see {self.journal.files.uri}/steps/{step:08d}/verdicts.parquet "
                 "and remove it to verify them again"
             )
-        self._verdicts = step, verdicts
-        self._costs["verify"] = cost.measure()
-        return self._reference("verdicts", step, verdicts), found
+        self._rounds.put_verdicts(step, round, verdicts)
+        self._add_cost("verify", cost)
+        return self._reference("verdicts", step, round), found
 
     def update(self, step: int) -> tuple[ArtifactRef, bool]:
         """Train on the step's rollouts and verdicts and journal the outcome; whether it was a replay."""
@@ -175,32 +169,46 @@ class Session:
         from agpo.verify.rollouts import audit_rollouts
 
         live, cost = self._at(step), Cost()
-        rollouts, verdicts = self._read_rollouts(step), self._read_verdicts(step)
+        rollouts, verdicts = self._rounds.read_all(step)
         computed_from = digest_step(rollouts, verdicts)
         recorded = self.journal.read_update(step)
         if recorded is not None and recorded.policy != chain_policy(live.policy, computed_from, recorded.refused):
             raise self._broken(step, f"its update made policy {recorded.policy[:12]}… from other rollouts or verdicts")
-        batch = make_batch(rollouts, verdicts, self.run.objective, self.run.loss.mask_truncated, step)
+        kept = self._rounds.keep_teaching(step, rollouts)
+        batch = make_batch(
+            kept,
+            verdicts,
+            self.run.objective,
+            self.run.loss.mask_truncated,
+            step,
+            comparable=not self.run.rollout.truncates,
+        )
+        live.engine.rest()
         live.dirty, live.updated = True, False
         if recorded is None:
             outcome = live.learner.update(batch, step)
             live.updated = True
-            self._costs["update"] = cost.measure()
+            self._add_cost("update", cost)
             metrics = {**describe_step(rollouts, verdicts, batch), **outcome.metrics, **self._describe_costs()}
+            metrics |= live.engine.metrics | self._describe_speed(live, batch)
+            if self.run.rollout.refills:
+                metrics["rollout/rounds"] = len(list(self._rounds.iterate(step)))
             metrics["policy/refused"] = float(outcome.refused is not None)
             metrics["verify/seconds"] = float(verdicts["seconds"].sum())
             sample, seed = self.run.verify.audit, self.run.seed
-            audit = audit_rollouts(rollouts, verdicts, self._select(step), live.tokenizer, sample, seed)
+            audit = audit_rollouts(rollouts, verdicts, self._rounds.problems(step), live.tokenizer, sample, seed)
             if audit is not None:
                 self.journal.write_disagreements(step, audit.disagreements)
                 metrics |= audit.metrics()
-            update = self.journal.write_update(step, live.policy, outcome.refused, metrics, computed_from)
+            update = self.journal.write_update(
+                step, live.policy, outcome.refused, metrics, computed_from, outcome.skipped
+            )
         else:
             update = recorded
             if update.refused is None and live.learner.update(batch, step, guarded=False).refused is not None:
                 raise RunStopped(f"step {step} was applied when it was journalled and is refused in replay")
-        self._go_on(live, update)
-        self._stop_after_refusals(update)
+        live.go_on(update)
+        self._stop_if_hopeless(live, update)
         if (step + 1) % self.run.checkpoint_every == 0 or step + 1 == self.run.steps:
             self.checkpoint()
         return self.policy_after(step + 1, update.policy), recorded is not None
@@ -211,20 +219,12 @@ class Session:
         if live is not None and live.dirty and live.updated:
             journalled = self.journal.read_update(live.step)
             if journalled is not None:  # the interrupt fell between the journal and this memory
-                self._go_on(live, journalled)
+                live.go_on(journalled)
         if live is None or live.dirty or live.step in self.journal.checkpoints():
             return
-        from agpo.learner.optimizer import save_optimizer
-        from agpo.learner.policy import save_policy
-
         with tempfile.TemporaryDirectory(prefix="agpo-checkpoint-") as name:
-            save_policy(live.model, live.tokenizer, Path(name))
-            save_optimizer(live.model, live.learner.optimizer, Path(name) / _OPTIMIZER)
+            save_live(live, Path(name))
             self.journal.save_checkpoint(live.step, live.policy, Path(name))
-
-    def _go_on(self, live: _Live, update: Update) -> None:
-        live.step, live.policy, live.dirty = update.step + 1, update.policy, False
-        live.learner.guard.note(update.refused, update.metrics)
 
     def publish(self, producer: dict[str, str] | None = None) -> Result:
         """The policy after ``run.steps`` steps as an artifact: a Hugging Face folder."""
@@ -245,7 +245,7 @@ class Session:
             self._open_policy(self.run.steps) as (_, folder),
         ):
             for file in folder.iterdir():
-                if file.name != _OPTIMIZER:
+                if file.name != OPTIMIZER:
                     shutil.copy(file, Path(name) / file.name)
             ref = self.store.publish(
                 Path(name),
@@ -264,25 +264,21 @@ class Session:
 
     # Restoring
 
-    def _at(self, step: int) -> _Live:
+    def _at(self, step: int) -> Live:
         """The live state before ``step``, rebuilt when it is dirty or elsewhere."""
         live = self._live
         if live is None or live.dirty or live.step != step:
             if live is not None:
-                live.pool.close()
+                live.close()
                 self._live = None
             live = self._live = self._restore(self._newest_checkpoint(step))
             while live.step < step:
                 self.update(live.step)
         return live
 
-    def _restore(self, step: int) -> _Live:
+    def _restore(self, step: int) -> Live:
         from agpo.learner.guards import remembered_steps
-        from agpo.learner.optimizer import load_optimizer
-        from agpo.learner.policy import load_policy, stop_ids
-        from agpo.learner.update import Learner
-        from agpo.rollout import LocalEngine
-        from agpo.verify import VerifierPool
+        from agpo.rollout.engines import log_file
 
         self.claim()
         self.machine.apply()
@@ -294,24 +290,22 @@ class Session:
                 "base": self.base.key,
             }
         )
-        reference = None
-        if self.run.loss.kl > 0:
-            reference, _ = load_policy(self.store.fetch(self.base), self.machine.device)
-            reference.requires_grad_(False)
+        # A checkpoint is written after its steps: none of these updates is missing.
+        remembered = [update for number in remembered_steps(step) if (update := self.journal.read_update(number))]
         with self._open_policy(step) as (policy, folder):
-            model, tokenizer = load_policy(folder, self.machine.device)
-            learner = Learner(
-                model, reference, self.run.loss, self.run.learner, self.run.rollout.temperature, self.run.seed
+            live = load_live(
+                self.run,
+                self.machine.device,
+                folder,
+                self.store.fetch(self.base),
+                step=step,
+                policy=policy,
+                remembered=remembered,
+                key=self.key,
+                log=log_file(self.journal.files),
             )
-            if step:
-                load_optimizer(model, learner.optimizer, folder / _OPTIMIZER)
-        for update in map(self.journal.read_update, remembered_steps(step)):
-            assert update is not None  # a checkpoint is written after its steps
-            learner.guard.note(update.refused, update.metrics)
-        verify = self.run.verify
-        pool = VerifierPool(verify.workers, verify.timeout, verify.memory)
         _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)
-        return _Live(model, tokenizer, learner, LocalEngine(model, stop_ids(model, tokenizer)), pool, step, policy)
+        return live
 
     @contextmanager
     def _open_policy(self, step: int) -> Iterator[tuple[str, Path]]:
@@ -325,8 +319,11 @@ class Session:
     def _newest_checkpoint(self, most: int) -> int:
         return max((step for step in self.journal.checkpoints() if step <= most), default=0)
 
-    def _stop_after_refusals(self, last: Update | None) -> None:
-        """End a run whose newest updates were refused; when it is started again it must not go on either."""
+    def _stop_if_hopeless(self, live: Live, last: Update | None) -> None:
+        """End a run whose newest updates were refused, or that lost what it could; also when it is started again."""
+        lost = live.learner.guard.check_run()
+        if lost is not None:
+            raise RunStopped(f"the run stops after {live.step} steps: {lost}")
         most = self.run.learner.refusals
         reasons: list[str] = []
         while last is not None and last.refused is not None and len(reasons) < most:
@@ -345,14 +342,8 @@ class Session:
     # Data of a step
 
     @cached_property
-    def _training_problems(self) -> pl.DataFrame:
-        rows = pl.read_parquet(self.store.fetch(self.problems) / "problems.parquet")
-        return rows.filter(pl.col("split") == "train")
-
-    def _select(self, step: int) -> pl.DataFrame:
-        from agpo.problems import select_problems
-
-        return select_problems(self._training_problems, step, self.run.rollout.problems, self.run.seed)
+    def _rounds(self) -> Rounds:
+        return Rounds(self.run, self.journal, self.store.fetch(self.problems) / "problems.parquet")
 
     def _prompts(self, problems: pl.DataFrame) -> dict[str, list[int]]:
         from agpo.problems import encode_prompts
@@ -361,38 +352,36 @@ class Session:
         encoded = encode_prompts(self._live.tokenizer, problems["prompt"].to_list(), self.run.rollout.chat_template)
         return dict(zip(problems["id"], encoded, strict=True))
 
-    def _read_rollouts(self, step: int) -> pl.DataFrame:
-        if self._rollouts is None or self._rollouts[0] != step:
-            rollouts = self.journal.read_rollouts(step)
-            wanted = self.run.rollout.problems * self.run.rollout.samples
-            if len(rollouts) < wanted:
-                raise RunStopped(f"step {step} has {len(rollouts)} of {wanted} rollouts in {self.journal.files.uri}")
-            self._rollouts = step, rollouts
-        return self._rollouts[1]
-
-    def _read_verdicts(self, step: int) -> pl.DataFrame:
-        if self._verdicts is None or self._verdicts[0] != step:
-            verdicts = self.journal.read_verdicts(step)
-            if verdicts is None:
-                raise RunStopped(f"step {step} has no verdicts in {self.journal.files.uri}")
-            self._verdicts = step, verdicts
-        return self._verdicts[1]
+    def _add_cost(self, part: str, cost: Cost) -> None:
+        """Of a part of the step; a step with refills has several of the same kind."""
+        before = self._costs.get(part, {})
+        self._costs[part] = {name: value + before.get(name, 0.0) for name, value in cost.measure().items()}
 
     def _describe_costs(self) -> dict[str, float]:
         seconds = {f"time/{part}": cost["seconds"] for part, cost in self._costs.items()}
         return {**seconds, CPU: sum(cost["cpu_seconds"] for cost in self._costs.values())}
+
+    def _describe_speed(self, live: Live, batch: Batch) -> dict[str, float]:
+        from agpo.learner.throughput import describe_throughput
+
+        settings, seconds = self.run.learner, self._costs["update"]["seconds"]
+        teaching = live.learner.count_teaching(batch)
+        return describe_throughput(live.model, batch, teaching, settings.epochs, settings.precision, seconds)
 
     def policy_after(self, steps: int, key: str) -> ArtifactRef:
         """A policy in the journal: its bytes are there at checkpoints, elsewhere they are the replay of its steps."""
         uri = f"{self.journal.files.uri}/checkpoints/{steps:08d}"
         return ArtifactRef(uri=uri, key=key, sha256=key, kind="policy", rows=steps, bytes=0)
 
-    def _reference(self, kind: str, step: int, frame: pl.DataFrame) -> ArtifactRef:
+    def _reference(self, kind: Literal["rollouts", "verdicts"], step: int, round: int) -> ArtifactRef:
         assert self._live is not None
-        columns = ["id", "response_ids"] if kind == "rollouts" else ["id", "verdict"]
+        if kind == "rollouts":
+            frame, columns = self._rounds.read_rollouts(step, round), ["id", "response_ids"]
+        else:
+            frame, columns = self._rounds.read_verdicts(step, round), ["id", "verdict"]
         return ArtifactRef(
             uri=f"{self.journal.files.uri}/steps/{step:08d}",
-            key=digest([self._live.policy, step, kind]),
+            key=digest([self._live.policy, step, round, kind]),
             sha256=digest([frame[column].to_list() for column in columns]),
             kind=kind,
             rows=len(frame),

@@ -9,11 +9,11 @@ import dataframely as dy
 import polars as pl
 
 from agpo.artifacts.table import read_table, write_table
-from agpo.learner.policy import load_policy, stop_ids
 from agpo.problems import encode_prompts
 from agpo.progress import progress
 from agpo.records import Counts
-from agpo.rollout import LocalEngine, Sampling, cut_chunks
+from agpo.rollout import Sampling, cut_chunks
+from agpo.rollout.engines import open_engine
 from agpo.settings import Evaluation
 from agpo.stages import Work
 from agpo.verify import VerifierPool
@@ -46,15 +46,10 @@ def evaluate(settings: Evaluation, work: Work) -> dict[str, Any]:
 
     A chunk's counts are durable before the next chunk starts; a killed evaluation goes on with the first missing one.
     """
-    model, tokenizer = load_policy(work.inputs["policy"], work.device)
     problems = pl.read_parquet(work.inputs["problems"] / "problems.parquet").filter(pl.col("split") == settings.split)
     if not len(problems):
         raise ValueError(f"there is no problem in the {settings.split} split; raise problems.{settings.split}")
     ids = problems["id"].to_list()
-    prompts = dict(
-        zip(ids, encode_prompts(tokenizer, problems["prompt"].to_list(), settings.chat_template), strict=True)
-    )
-    engine = LocalEngine(model, stop_ids(model, tokenizer))
     sampling = Sampling(settings.tokens, settings.temperature, work.seed)
     chunks = cut_chunks(ids, settings.samples, settings.chunk)
     done = set(work.partial.names())
@@ -63,16 +58,19 @@ def evaluate(settings: Evaluation, work: Work) -> dict[str, Any]:
     left = sum(len(chunk) for chunk in chunks if _shard(chunk.index) not in done)
     total = len(ids) * settings.samples
     with (
+        open_engine(settings.engine, work.inputs["policy"], work.device, work.partial) as (engine, tokenizer),
         VerifierPool(verify.workers, verify.timeout, verify.memory) as pool,
         progress(f"evaluate {settings.split}", total, "answers", total - left) as advance,
     ):
+        encoded = encode_prompts(tokenizer, problems["prompt"].to_list(), settings.chat_template)
+        prompts = dict(zip(ids, encoded, strict=True))
         for chunk in chunks:
             if _shard(chunk.index) in done:
                 continue
-            rollouts = engine.generate(chunk, prompts, sampling, step=_STEP, policy=work.keys["policy"])
+            policy = work.keys["policy"]
+            rollouts = engine.generate(chunk, prompts, sampling, step=_STEP, policy=policy, progress=advance)
             verdicts = verify_rollouts(rollouts, problems, tokenizer, pool, annotations=annotations)
             write_table(work.partial, _shard(chunk.index), _count(rollouts, verdicts, tokenizer), Shard)
-            advance(len(chunk))
     shards = pl.concat([read_table(work.partial, _shard(chunk.index), Shard) for chunk in chunks])
     counts = _merge(shards, problems)
     write_table(work.out, "counts.parquet", counts, Counts)

@@ -7,7 +7,6 @@ from typing import Any
 
 from agpo.artifacts import Files
 from agpo.artifacts.table import read_table, write_table
-from agpo.learner.policy import load_policy, stop_ids
 from agpo.problems import encode_prompts
 from agpo.progress import progress
 from agpo.records import Labels
@@ -15,7 +14,8 @@ from agpo.relevance.answers import Answers, make_labels, read_votes
 from agpo.relevance.pair_shards import PairShards
 from agpo.relevance.scheme import find_scheme
 from agpo.relevance.summary import summarise_labels
-from agpo.rollout import LocalEngine, Sampling, cut_chunks
+from agpo.rollout import Sampling, cut_chunks
+from agpo.rollout.engines import open_engine
 from agpo.settings import Labelling
 from agpo.stages import Work
 
@@ -33,13 +33,14 @@ def label(settings: Labelling, work: Work) -> dict[str, Any]:
         remedy = "label.path = a file of pairs" if settings.split == "unlabelled" else f"more problems.{settings.split}"
         raise ValueError(f"there is no pair in the {settings.split} split to label; give {remedy}")
     scheme = find_scheme(settings.scheme)
-    model, tokenizer = load_policy(work.inputs["policy"], work.device)
-    engine = LocalEngine(model, stop_ids(model, tokenizer))
     sampling = Sampling(settings.tokens, settings.temperature, work.seed)
     done = set(work.partial.names())
     found = sum(shards.count(index) for index in range(len(shards)) if _answers_file(index) in done)
     tokens, started = 0, time.process_time()
-    with progress(f"label {settings.split}", shards.pairs, "pairs", found) as advance:
+    with (
+        open_engine(settings.engine, work.inputs["policy"], work.device, work.partial) as (engine, tokenizer),
+        progress(f"label {settings.split}", shards.pairs, "pairs", found) as advance,
+    ):
         for index, pairs in enumerate(shards):
             if _labels_file(index) in done:
                 continue

@@ -45,13 +45,13 @@ class VllmClient:
         self._connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname or "", parts.port
 
-    def describe(self, fields: set[str]) -> EngineInfo:
+    def describe(self, fields: set[str], timeout: float = _CONTROL) -> EngineInfo:
         """What the engine is. EngineError unless it can do what we ask, with all these fields of a request.
 
         vLLM ignores what it does not know, samples on, and says nothing.
         """
         try:
-            found = self._call_workers("agpo_describe", [], _CONTROL)
+            found = self._call_workers("agpo_describe", [], timeout)
         except EngineUnavailable:
             raise
         except EngineError as error:
@@ -73,8 +73,12 @@ class VllmClient:
                 f"the engine at {self.address} has --logprobs-mode {found['logprobs_mode']}; "
                 "accepted: processed_logprobs, the log-probs of what was sampled"
             )
-        self._call("GET", "/v1/models", None, _CONTROL)  # needs the key, which control endpoints do not ask for
+        self._call("GET", "/v1/models", None, timeout)  # needs the key, which control endpoints do not ask for
         return EngineInfo(**{name: found[name] for name in EngineInfo.__dataclass_fields__})
+
+    def weights(self, timeout: float = _CONTROL) -> str:
+        """The label of the weights that it has: the digest of those that were loaded last, `default` before."""
+        return str(self._call("GET", "/weight_info", None, timeout)["weight_version"])
 
     def generate(self, prompt: list[int], sampling: dict[str, Any], timeout: float) -> dict[str, Any]:
         """The one choice of a request."""

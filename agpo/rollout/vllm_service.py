@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agpo.rollout.vllm_client import EngineError, VllmClient
+from agpo.rollout.vllm_worker.serve import find_build
 from agpo.settings.vllm import VllmSettings
 
 PYTHON_VARIABLE = "AGPO_VLLM_PYTHON"
@@ -26,14 +27,24 @@ _LOG_TAIL = 3000  # characters
 def find_python() -> Path:
     """Python of vLLM's environment: what AGPO_VLLM_PYTHON says, else that of `make vllm` beside this one.
 
-    EngineError where there is none.
+    Else this one where it has vLLM, by the extra agpo[vllm]. EngineError where none has.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     python = Path(named) if named else Path(f"{sys.prefix}-vllm") / "bin" / "python"
-    if not python.exists():
-        said = f"{PYTHON_VARIABLE} is {named}, which does not exist" if named else f"there is no {python}"
-        raise EngineError(f"no environment with vLLM: {said}; make one by `make vllm`")
-    return python
+    if python.exists():
+        return python
+    if not named and find_build():
+        return Path(sys.executable)
+    said = f"{PYTHON_VARIABLE} is {named}, which does not exist" if named else f"there is no {python}"
+    raise EngineError(f"no environment with vLLM: {said}; make one by `make vllm`")
+
+
+def read_build(python: Path) -> str:
+    """Version and build of the vLLM that a Python has, as `0.32.0, CPU build`. EngineError where it has none."""
+    found = subprocess.run([python, "-P", _SERVE, "--version"], capture_output=True, text=True, check=False)
+    if found.returncode or not found.stdout.strip():
+        raise EngineError(f"{python} has no vLLM; make its environment again by `make vllm`")
+    return found.stdout.strip()
 
 
 class VllmService:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agpo.settings.common import Settings
+from agpo.settings.engine import EmbeddedEngine, SamplingEngine
 from agpo.settings.training import VerifySettings
 
 
@@ -47,6 +48,7 @@ class Evaluation(Settings):
     chunk: int
     tokens: int
     chat_template: str
+    engine: SamplingEngine = EmbeddedEngine()
     verify: VerifySettings
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from agpo.settings.common import Settings
+from agpo.settings.engine import EmbeddedEngine, SamplingEngine
 from agpo.settings.problems import PairFields
 
 
@@ -45,3 +46,4 @@ class Labelling(Settings):
     audit: int
     tokens: int
     chat_template: str
+    engine: SamplingEngine = EmbeddedEngine()

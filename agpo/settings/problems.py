@@ -83,8 +83,8 @@ class RowProblems(Settings):
     gold_format: GoldFormat = Field(
         "plain", title="Gold format", description="gsm8k: text after ####; boxed: last \\boxed{…} of a solution"
     )
-    verifier: Literal["math", "countdown", "label"] = Field(
-        "math", title="Verifier", description="label: rows are judged query–ad pairs"
+    verifier: Literal["math", "countdown", "label", "gym"] = Field(
+        "math", title="Verifier", description="label: rows are judged query–ad pairs; gym: tasks of reasoning-gym"
     )
     prompt: str = Field("math-boxed-v1", title="Prompt", description="a named, versioned prompt template")
     selection: int = Field(

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from agpo.objectives import Agpo, Objective
 from agpo.settings.common import Settings
 from agpo.settings.distil import Distilling, DistilSettings
+from agpo.settings.engine import ENGINE_COSTS
 from agpo.settings.evaluation import (
     EvaluateSettings,
     Evaluation,
@@ -78,7 +79,7 @@ class TrainRun(Settings):
         return self.model_dump(
             mode="json",
             include={"rollout", "verify", "objective", "loss", "learner"},
-            exclude={"verify": VERIFY_COSTS, "learner": {"refusals"}},
+            exclude={"rollout": {"engine": ENGINE_COSTS}, "verify": VERIFY_COSTS, "learner": {"refusals"}},
         )
 
     @model_validator(mode="after")
@@ -178,6 +179,7 @@ class NightlyRun(TrainRun):
             chunk=self.evaluate.chunk,
             tokens=self.rollout.tokens,
             chat_template=self.rollout.chat_template,
+            engine=self.rollout.sampling_engine,
             verify=self.verify,
         )
 
@@ -238,6 +240,7 @@ class NightlyRun(TrainRun):
             audit=self.labels.audit,
             tokens=self.rollout.tokens,
             chat_template=self.rollout.chat_template,
+            engine=self.rollout.sampling_engine,
         )
 
     @property
@@ -247,6 +250,7 @@ class NightlyRun(TrainRun):
             **settings.model_dump(),
             tokens=self.rollout.tokens,
             chat_template=self.rollout.chat_template,
+            engine=self.rollout.sampling_engine,
             verify=self.verify,
         )
 

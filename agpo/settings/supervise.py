@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from agpo.settings.common import Settings
+from agpo.settings.engine import EmbeddedEngine, SamplingEngine
 from agpo.settings.policy import Supervised
 from agpo.settings.training import VerifySettings
 
@@ -23,4 +24,5 @@ class Supervision(SuperviseSettings):
 
     tokens: int
     chat_template: str
+    engine: SamplingEngine = EmbeddedEngine()
     verify: VerifySettings

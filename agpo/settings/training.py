@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from agpo.objectives.losses import Correction, KlEstimator, Normalisation, PolicyLoss, PpoClip, TokenMean
 from agpo.settings.common import Settings
+from agpo.settings.engine import EmbeddedEngine, SamplingEngine, SavedRollouts, TrainingEngine
 
 Precision = Literal["fp32", "bf16"]
 
@@ -27,9 +28,24 @@ class RolloutSettings(Settings):
     min_p: float = Field(
         0.0, ge=0, le=1, title="Min-p", description="only tokens with this share of the likeliest's probability; 0: all"
     )
+    refills: int = Field(
+        0,
+        ge=0,
+        title="Refills",
+        description="rounds in which problems whose group gives no advantage are replaced by others (DAPO's dynamic "
+        "sampling); groups that give none are then left out",
+    )
     chat_template: str = Field(
         "none", title="Chat template", description="none: the bare prompt; model: the tokenizer's own; else a named one"
     )
+    engine: TrainingEngine = Field(
+        EmbeddedEngine(), title="Engine", description="what samples, in training and in the stages after it"
+    )
+
+    @property
+    def sampling_engine(self) -> SamplingEngine:
+        """The engine of stages that sample a policy which nothing was journalled for."""
+        return EmbeddedEngine() if isinstance(self.engine, SavedRollouts) else self.engine
 
     @property
     def truncates(self) -> bool:
@@ -77,14 +93,37 @@ class LossSettings(Settings):
 class GuardSettings(Settings):
     """Bounds beyond which an update is refused as a whole; 0: no bound. All of them are our choice.
 
-    Whatever the bounds, an update that is not finite is refused. The gradient's bound acts before the optimiser step.
-    The others need the policy after the update and undo it: they read ``rows`` of the batch before and after.
+    Whatever the bounds, an update that is not finite is refused. The bounds of mismatch, gradient and step act before
+    the optimiser step. The others need the policy after the update and undo it: they read ``rows`` of the batch before
+    and after. Many updates that are each within bounds can ruin a policy too: a run whose accuracy falls is stopped.
     """
+
+    mismatch: float = Field(
+        0.05,
+        ge=0,
+        title="Largest mismatch",
+        description="KL(sampler ‖ learner), nats per token, at the batch's first optimiser step; no bound where the "
+        "sampler leaves tokens out (top-p, top-k, min-p)",
+    )
 
     gradient_norm: float = Field(
         10.0, ge=0, title="Largest gradient norm", description="times its median over the last 25 updates"
     )
+    step: float = Field(
+        3.0,
+        ge=0,
+        title="Largest step",
+        description="root mean square of the weights' change relative to the rate, computed before it is made; "
+        "times its median over the last 25 updates",
+    )
     kl: float = Field(0.1, ge=0, title="Largest KL of an update", description="KL(before ‖ after), nats per token")
+    moved: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        title="Largest share of moved tokens",
+        description="tokens whose log-prob an update changes by more than 0.2 nats: many small steps show here first",
+    )
     ratio: float = Field(
         0.0, ge=0, title="Largest ratio of an update", description="of a token's probabilities before and after"
     )
@@ -94,9 +133,16 @@ class GuardSettings(Settings):
     entropy_growth: float = Field(
         2.0, ge=0, title="Largest entropy", description="times that of the run's first five updates"
     )
+    accuracy: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        title="Least accuracy",
+        description="of the rollouts, times that of the run's first five steps; 25 steps below it stop the run",
+    )
     rows: int = Field(32, ge=1, title="Rows read", description="before and after an update, evenly through the batch")
 
-    @field_validator("gradient_norm", "ratio", "entropy_growth")
+    @field_validator("gradient_norm", "step", "ratio", "entropy_growth")
     @classmethod
     def _multiple(cls, value: float) -> float:
         if 0 < value <= 1:
@@ -106,12 +152,15 @@ class GuardSettings(Settings):
     @property
     def reads_after(self) -> bool:
         """Whether a bound is set that needs the policy after the update."""
-        return any((self.kl, self.ratio, self.entropy_change, self.entropy_growth))
+        return any((self.kl, self.moved, self.ratio, self.entropy_change, self.entropy_growth))
 
 
 class LearnerSettings(Settings):
     """The optimiser step."""
 
+    frozen: bool = Field(
+        False, title="Frozen", description="the policy stays as it is: rollouts and verdicts alone, for another run"
+    )
     rate: float = Field(5e-4, gt=0, title="Learning rate")
     warm_up: int = Field(5, ge=0, title="Warm-up steps")
     weight_decay: float = Field(0.0, ge=0, title="Weight decay")

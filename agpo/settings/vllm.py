@@ -17,6 +17,11 @@ class VllmSettings(Settings):
     endpoints: tuple[str, ...] = Field(
         (), title="Endpoints", description="addresses of running engines, http://HOST:PORT; none: start one here"
     )
+    weights: str = Field(
+        "",
+        title="Weights folder",
+        description="where new weights are handed over; every engine must read it. Empty: this machine's shared memory",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", title="Number type", description="of an engine that is started here"
     )

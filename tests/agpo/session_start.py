@@ -85,7 +85,8 @@ def open_session(start: Start, store: Store) -> Iterator[Callable[..., Session]]
 
 def take_step(session: Session, step: int) -> bool:
     """Whether every part of the step was found."""
-    return all([part(step)[1] for part in (session.generate, session.verify, session.update)])
+    found = [part(step, round)[1] for round in session.rounds(step) for part in (session.generate, session.verify)]
+    return all([*found, session.update(step)[1]])
 
 
 def train(session: Session) -> Result:

@@ -20,8 +20,8 @@ __all__ = ["open_session", "start", "store"]
 
 def as_math(session: Session) -> Session:
     """The same problems, their answers read as numbers."""
-    rows = session._training_problems.with_columns(verifier=pl.lit("math"), gold=pl.lit("7"))
-    session.__dict__["_training_problems"] = rows
+    rounds = session._rounds
+    rounds._training = rounds._training.with_columns(verifier=pl.lit("math"), gold=pl.lit("7"))
     return session
 
 

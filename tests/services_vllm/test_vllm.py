@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -20,7 +21,9 @@ from agpo.rollout import LocalEngine, Sampling, VllmEngine, cut_chunks
 from agpo.rollout.fingerprint import check_fingerprint
 from agpo.rollout.truncation import truncate_logits
 from agpo.rollout.vllm_client import EngineError, EngineUnavailable
+from agpo.rollout.vllm_worker.agpo_vllm import describe_weights
 from agpo.settings.vllm import VllmSettings
+from flows.cli_doctor import _find_engine
 from tests.services_vllm.policies import MODELS, write_policy
 from tests.services_vllm.processes import members_of
 
@@ -71,6 +74,7 @@ def test_after_each_hand_over_it_says_what_the_trainer_says(engine: VllmEngine, 
         start = time.perf_counter()
         engine.load_policy(folder)
         seconds = time.perf_counter() - start
+        assert engine._clients[0].weights() == engine._weights
         expected = trainer_of(folder).fingerprint()
         found = engine.fingerprint()
         difference = check_fingerprint(found, expected, 1e-4)
@@ -78,6 +82,30 @@ def test_after_each_hand_over_it_says_what_the_trainer_says(engine: VllmEngine, 
         assert found.ids == expected.ids
         assert found.difference(before) > 0.1
         assert seconds < 1
+
+
+def test_a_prefix_cache_that_is_not_cleared_is_noticed(engine: VllmEngine, folders: list[Path]) -> None:
+    """vLLM goes on with the keys and values of the old weights after a load. Not so any more: no need to clear."""
+    (client,) = engine._clients
+    engine.fingerprint()
+    client._call_workers("agpo_load", [str(folders[1]), describe_weights(folders[1])[1]], 60.0)
+    with pytest.raises(RuntimeError, match="does not sample the trainer's policy"):
+        check_fingerprint(engine.fingerprint(), trainer_of(folders[1]).fingerprint(), 1e-4)
+
+
+def test_a_tied_head_that_is_not_packed_again_is_noticed(engine: VllmEngine, folders: list[Path]) -> None:
+    """vLLM's own reload leaves it as it was, on a CPU. Not so any more: the worker extension need not."""
+    (client,) = engine._clients
+    body = {"method": "reload_weights", "kwargs": {"weights_path": str(folders[1])}}
+    client._call("POST", "/collective_rpc", body, 60.0)
+    client._forget_prefixes()
+    model, _ = load_policy(folders[1], "cpu")
+    found, expected = engine.fingerprint(), trainer_of(folders[1]).fingerprint()
+    if model.config.tie_word_embeddings:
+        with pytest.raises(RuntimeError, match="does not sample the trainer's policy"):
+            check_fingerprint(found, expected, 1e-4)
+    else:
+        assert found.ids == expected.ids
 
 
 def test_a_policy_of_another_shape_is_refused_and_the_old_one_stays(
@@ -139,6 +167,38 @@ def test_the_same_chunk_gives_the_same_rows_however_it_is_sent(engine: VllmEngin
 def test_samples_of_a_problem_and_of_neighbours_differ(engine: VllmEngine) -> None:
     answers = generate(engine)["response_ids"].to_list()
     assert len({tuple(answer) for answer in answers}) == len(answers)
+
+
+def test_own_seeds_give_independent_answers_where_a_shared_one_does_not(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = dataclasses.replace(SAMPLING, temperature=2.0)  # flat, so that little agrees by chance
+    own = _agreement(generate(engine, sampling=sampling))
+    monkeypatch.setattr("agpo.rollout.vllm_engine._seed_of", lambda seed, step, problem, sample: sample)
+    shared = _agreement(generate(engine, sampling=sampling))
+    print(f"\nequal tokens at the same place: {own:.3f} with own seeds, {shared:.3f} with one for several prompts")
+    assert shared > 2 * own
+
+
+def _agreement(rollouts: pl.DataFrame) -> float:
+    """Share of places with the same token in two answers of the same sample number to different problems."""
+    answers = rollouts.group_by("sample", maintain_order=True).agg("response_ids")["response_ids"].to_list()
+    pairs = [
+        pair
+        for group in answers
+        for one, other in itertools.combinations(group, 2)
+        for pair in zip(one, other, strict=False)
+    ]
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+def test_doctor_shows_the_engine(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    (client,) = engine._clients
+    monkeypatch.setenv("AGPO_VLLM_KEY", client._key)
+    finding = _find_engine(client.address)
+    assert finding.good, finding.found
+    assert "on cpu, float32, 512 positions, 2" in finding.found
+    assert finding.found.endswith(f"weights {engine._weights[:12]}")
 
 
 def test_a_prompt_that_leaves_no_room_is_named_and_not_cut(engine: VllmEngine) -> None:

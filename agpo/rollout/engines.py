@@ -1,0 +1,87 @@
+"""An engine for a policy in a folder, as the settings choose it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agpo.artifacts import Files
+from agpo.rollout.engine import Engine
+from agpo.rollout.vllm_client import EngineError
+from agpo.rollout.vllm_engine import VllmEngine
+from agpo.settings.engine import SamplingEngine
+from agpo.settings.vllm import VllmSettings
+
+_idle: list[VllmEngine] = []  # asleep, for the next policy: a start takes many times as long as new weights
+
+
+@contextmanager
+def open_engine(settings: SamplingEngine, policy: Path, device: str, files: Files) -> Iterator[tuple[Engine, Any]]:
+    """The engine that samples the policy in a Hugging Face folder, and the policy's tokenizer.
+
+    ``device`` is the embedded engine's. ``files``: where an engine with a process of its own writes its log.
+    """
+    if isinstance(settings, VllmSettings):
+        from transformers import AutoTokenizer
+
+        from agpo.learner.policy import read_stop_ids
+
+        tokenizer = AutoTokenizer.from_pretrained(policy, local_files_only=True)
+        engine = take_vllm(policy, read_stop_ids(policy, tokenizer), settings, log_file(files))
+        try:
+            yield engine, tokenizer
+        except BaseException:
+            engine.close()
+            raise
+        leave_vllm(engine)
+        return
+    from agpo.learner.policy import load_policy, stop_ids
+    from agpo.rollout.local_engine import LocalEngine
+
+    model, tokenizer = load_policy(policy, device)
+    yield LocalEngine(model, stop_ids(model, tokenizer)), tokenizer
+
+
+def take_vllm(policy: Path, stops: set[int], settings: VllmSettings, log: Path) -> VllmEngine:
+    """An engine with the policy in a folder: one that was left and fits, else a new one. ``log`` is a new one's."""
+    while _idle:
+        engine = _idle.pop()
+        if engine.settings == settings:
+            try:
+                engine.wake()
+                engine.load_policy(policy)
+                engine.stops = stops
+                return engine
+            except (ValueError, EngineError):  # another model, or it has ended
+                pass
+        engine.close()
+    return VllmEngine(policy, stops, settings, log)
+
+
+def leave_vllm(engine: VllmEngine) -> None:
+    """Keep an engine for who takes one next; it ends with this process at the latest."""
+    try:
+        engine.sleep()
+    except EngineError:
+        engine.close()
+    else:
+        _idle.append(engine)
+
+
+@atexit.register
+def close_idle() -> None:
+    """End the engines that were left."""
+    while _idle:
+        _idle.pop().close()
+
+
+def log_file(files: Files) -> Path:
+    """Where the output of an engine goes: beside the work that it is for, if that is on this machine."""
+    if files.local:
+        return files.local_path("vllm.log")
+    return Path(tempfile.gettempdir()) / f"agpo-vllm-{os.getpid()}.log"

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agpo.artifacts import Files
+from agpo.learner.policy import load_policy, save_policy, stop_ids
+from agpo.rollout import LocalEngine, VllmEngine
+from agpo.rollout.engines import close_idle, open_engine
+from agpo.settings.engine import EmbeddedEngine
+from agpo.settings.vllm import VllmSettings
+from tests.agpo.rollout.fake_vllm import FakeVllm, serve
+from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def fake() -> FakeVllm:
+    return FakeVllm(vocabulary=400)
+
+
+@pytest.fixture
+def settings(fake: FakeVllm) -> Iterator[VllmSettings]:
+    with serve(fake) as address:
+        yield VllmSettings(endpoints=(address,))
+        close_idle()
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return write_tiny_model(tmp_path / "policy")
+
+
+def starts(fake: FakeVllm) -> int:
+    """How often an engine was asked what it is."""
+    return fake.calls.count("/v1/models")
+
+
+def test_the_embedded_engine(policy: Path, tmp_path: Path) -> None:
+    with open_engine(EmbeddedEngine(), policy, "cpu", Files(tmp_path)) as (engine, tokenizer):
+        assert isinstance(engine, LocalEngine)
+        assert engine.stops == {tokenizer.eos_token_id}
+
+
+def test_the_next_policy_gets_the_engine_of_the_one_before(
+    fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path
+) -> None:
+    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (first, tokenizer):
+        assert isinstance(first, VllmEngine)
+        model, _ = load_policy(policy, "cpu")
+        assert first.stops == stop_ids(model, tokenizer)
+    weights = fake.weights
+    model.get_input_embeddings().weight.data.add_(1)
+    save_policy(model, tokenizer, tmp_path / "next")
+    with open_engine(settings, tmp_path / "next", "cpu", Files(tmp_path)) as (second, _):
+        assert second is first
+        assert fake.weights != weights
+    assert starts(fake) == 1
+
+
+def test_one_that_refuses_the_policy_is_replaced(
+    fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path
+) -> None:
+    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (first, _):
+        pass
+    (policy / "tokenizer.json").write_text((policy / "tokenizer.json").read_text() + "\n")  # another one
+    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (second, _):
+        assert second is not first
+    assert starts(fake) == 2
+
+
+def test_one_with_other_settings_is_replaced(
+    fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path
+) -> None:
+    other = settings.model_copy(update={"in_flight": 3})
+    for each in (settings, other):
+        with open_engine(each, policy, "cpu", Files(tmp_path)):
+            pass
+    assert starts(fake) == 2
+
+
+def test_after_a_fault_nothing_is_kept(fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_engine(settings, policy, "cpu", Files(tmp_path)):
+        raise ZeroDivisionError
+    with open_engine(settings, policy, "cpu", Files(tmp_path)):
+        pass
+    assert starts(fake) == 2
+
+
+def test_an_engine_that_cannot_be_reached_is_one_line(policy: Path, tmp_path: Path) -> None:
+    settings = VllmSettings(endpoints=("http://127.0.0.1:9",), attempts=1)
+    opening = open_engine(settings, policy, "cpu", Files(tmp_path))
+    with pytest.raises(RuntimeError, match=r"the engine at http://127\.0\.0\.1:9 is not reachable"), opening:
+        pass
