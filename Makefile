@@ -12,7 +12,7 @@ export TORCH
 
 SET_UP := PYTHON="$(PYTHON)" .ci/set-up $(VENV)
 
-.PHONY: help demo up down test test-services lint bench acknowledge chaos parity vllm test-vllm clean
+.PHONY: help demo up down test test-services lint bench acknowledge chaos parity vllm test-vllm vllm-extra clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,9 @@ test: ## run the tests (variables WORKERS, ARGS="-k journal")
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-services: ## run flows through their deployments, on real servers; part of `make test`
+test-services: vllm ## run flows through their deployments, on real servers, and the engine on vLLM itself
 	@$(SET_UP) pipeline,s3,dev
-	@$(VENV)/bin/python -m pytest tests/services $(ARGS)
+	@$(VENV)/bin/python -m pytest -m "services or vllm" tests/services tests/services_vllm $(ARGS)
 
 lint: ## check style, types and import contracts
 	@$(SET_UP) pipeline,s3,dev
@@ -71,6 +71,9 @@ vllm: ## make vLLM's environment (3.4 GB; variable VLLM=cpu or gpu)
 test-vllm: vllm ## run the tests that need vLLM itself
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -m vllm tests/services_vllm $(ARGS)
+
+vllm-extra: ## show that pip finds versions for agpo[vllm] beside the pipeline, and for the service on a GPU
+	@PYTHON="$(PYTHON)" infra/vllm/check-extra
 
 acknowledge: ## record the stages' source: what changed makes the same as before, or its version was raised
 	@$(SET_UP) pipeline,s3,dev

@@ -60,6 +60,7 @@ _RULES = (
         0.05,
     ),
     _Rule("refused", "policy/refused", "share of refused updates", "above", 0.2),
+    _Rule("skipped", "policy/skipped", "share of batches without a usable row", "above", 0.2),
     _Rule("sampler_mismatch", "policy/sampler_mismatch_kl", "KL(sampler ‖ learner) per token", "above", 1e-3),
     _Rule("sampler_weights", "policy/sampler_ess", "effective share of the tokens", "below", 0.95, falling=True),
 )

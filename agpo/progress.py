@@ -18,8 +18,13 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> AbstractContext
     return show(what, total, unit, done)
 
 
+def heartbeat(what: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], None]]:
+    """As `progress`, for work inside other work that is shown: a line in the log only while it takes long."""
+    return _lines(what, total, unit, 0, summary=False)
+
+
 @contextmanager
-def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
+def _lines(what: str, total: int, unit: str, done: int, summary: bool = True) -> Iterator[Callable[[int], None]]:
     started = reported = time.monotonic()
     made = 0
 
@@ -33,7 +38,7 @@ def _lines(what: str, total: int, unit: str, done: int) -> Iterator[Callable[[in
 
     yield advance
     spent = time.monotonic() - started
-    if made:
+    if made and summary:
         _LOG.info("%s: %d %s in %.1f s, %s", what, done + made, unit, spent, _rate(made, spent, unit))
 
 

@@ -184,11 +184,16 @@ def status() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Check versions, devices, disk and servers; exit code 1 if something will not work."""
+def doctor(
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="http://HOST:PORT", help="A vLLM engine to ask too; repeatable.")
+    ] = None,
+) -> None:
+    """Check versions, devices, disk, servers and engines; exit code 1 if something will not work."""
     from flows.cli_doctor import examine
 
-    findings = list(examine())
+    with _bad_input_exits():
+        findings = list(examine(engine or ()))
     table = Table("", "Found", "", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(finding.what, finding.found, "[green]ok[/]" if finding.good else "[bold red]check[/]")
@@ -201,7 +206,7 @@ def doctor() -> None:
 def verify(
     source: Annotated[Path, typer.Argument(metavar="IN", help="JSONL or Parquet: id, response, gold.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL or Parquet: a verdict per row, in order.")],
-    kind: Annotated[str, typer.Option(help="The verifier: math, countdown or label.")],
+    kind: Annotated[str, typer.Option(help="The verifier: math, countdown, label or gym.")],
     timeout: Annotated[float, typer.Option(min=0.01, help="CPU seconds per answer.")] = 5.0,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
 ) -> None:
@@ -209,7 +214,8 @@ def verify(
     from agpo.verify.command import verify_file
 
     with _bad_input_exits():
-        verify_file(kind, source, target, timeout, workers)
+        counts = verify_file(kind, source, target, timeout, workers)
+    console.print(f"{target}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
 @app.command()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from agpo.rollout.vllm_client import KEY_VARIABLE, EngineError, VllmClient
+from agpo.rollout.vllm_service import PYTHON_VARIABLE, find_python, read_build
+from agpo.settings.vllm import VllmSettings
 from tasks.location import TRACKING_VARIABLE, home
 
 BASE = ("agpo", "torch", "transformers", "polars", "dataframely", "pydantic", "math-verify")
 PIPELINE = ("prefect", "mlflow", "datasets")
 LEAST_FREE = 2 * 2**30  # bytes: the demo's store, databases and figures take less
 SERVER_TIMEOUT = 2.0  # seconds
+ENGINE_TIMEOUT = 10.0  # seconds: an engine answers between two steps of what it generates
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,12 @@ class Finding:
     good: bool = True
 
 
-def examine() -> Iterator[Finding]:
-    """Versions, devices, disk and servers, one finding each; ``good`` is False where something will not work."""
+def examine(endpoints: Sequence[str] = ()) -> Iterator[Finding]:
+    """Versions, devices, disk, servers and engines, one finding each; ``good`` is False where something will not work.
+
+    ``endpoints``: addresses of vLLM engines; ValueError names one that is none.
+    """
+    addresses = VllmSettings(endpoints=tuple(endpoints)).endpoints
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in BASE:
         yield _find_version(package, "not installed: pip install agpo")
@@ -38,6 +46,9 @@ def examine() -> Iterator[Finding]:
     yield _find_disk(home())
     yield _find_server("Prefect server", "PREFECT_API_URL")
     yield _find_server("MLflow server", TRACKING_VARIABLE)
+    yield _find_vllm()
+    for address in addresses:
+        yield _find_engine(address)
 
 
 def _find_version(package: str, missing: str) -> Finding:
@@ -80,3 +91,29 @@ def _find_server(what: str, variable: str) -> Finding:
         return Finding(what, f"{address} answers {error.code} {error.reason}", good=False)
     except OSError as error:
         return Finding(what, f"{address} does not answer: {error}", good=False)
+
+
+def _find_vllm() -> Finding:
+    """The vLLM that a run starts which asks for it; no run needs it otherwise."""
+    try:
+        python = find_python()
+    except EngineError as error:
+        return Finding("vLLM", f"{error}; optional", good=PYTHON_VARIABLE not in os.environ)
+    try:
+        return Finding("vLLM", f"{read_build(python)}, {python}")
+    except (EngineError, OSError) as error:
+        return Finding("vLLM", str(error), good=False)
+
+
+def _find_engine(address: str) -> Finding:
+    client = VllmClient(address, os.environ.get(KEY_VARIABLE, ""))
+    try:
+        info = client.describe(set(), ENGINE_TIMEOUT)
+        weights = client.weights(ENGINE_TIMEOUT)
+    except EngineError as error:
+        return Finding(f"Engine {address}", " ".join(str(error).split()), good=False)
+    return Finding(
+        f"Engine {address}",
+        f"vLLM {info.version} on {info.device}, {info.dtype}, {info.positions} positions, {info.vocabulary} token ids, "
+        f"weights {weights[:12]}",
+    )

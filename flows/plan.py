@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import psutil
 from rich.console import Group
 from rich.pretty import Pretty
 from rich.table import Table
@@ -14,6 +15,7 @@ from rich.text import Text
 from agpo.artifacts import Store
 from agpo.evaluation.selection import Choice
 from agpo.recipe import Recipe
+from agpo.rollout.advice import advise_rollouts
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import TRAIN, StageRun
 from flows.naming import name_objectives
@@ -38,8 +40,14 @@ def plan_table(flow: str, settings: TrainRun, *, store: str | None = None) -> Gr
     for planned in plan_run(flow, settings, open_store()):
         colour = "green" if planned.state.startswith("found") else "yellow"
         table.add_row(planned.stage, f"[{colour}]{planned.state}[/]", planned.key[:12])
+    advice = [Text(f"advice: {sentence}", style="yellow") for sentence in _advise(settings)]
     title = Text(f"{flow} in {store_address()}\n", no_wrap=True, overflow="ignore")
-    return Group(Pretty(settings.model_dump(mode="json"), expand_all=True), "", title, table)
+    return Group(Pretty(settings.model_dump(mode="json"), expand_all=True), "", title, table, *advice)
+
+
+def _advise(run: TrainRun) -> Iterator[str]:
+    if Recipe(run).machine.device == "cpu":
+        yield from advise_rollouts(run, psutil.virtual_memory().available)
 
 
 def plan_run(flow: str, run: TrainRun, store: Store) -> Iterator[Planned]:

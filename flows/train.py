@@ -35,7 +35,8 @@ def train_policy(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, l
     with open_training(pipeline, problems, base, label) as training:
         policy = base
         for step in training.steps():
-            rollouts = rollout(training, step, policy)
-            verdicts = verify(training, step, rollouts)
+            for round in training.session.rounds(step):
+                rollouts = rollout(training, step, policy, round)
+                verdicts = verify(training, step, rollouts, round)
             policy = update(training, step, rollouts, verdicts)
         return publish(training, policy, label)

@@ -7,6 +7,6 @@ from tasks.training import Training
 
 
 @stage_task(name="rollout", task_run_name="rollout {step}")
-def rollout(training: Training, step: int, policy: ArtifactRef) -> ArtifactRef:
+def rollout(training: Training, step: int, policy: ArtifactRef, round: int = 0) -> ArtifactRef:
     with deadline(training.step_deadline, f"rollout of step {step}"):
-        return end_step(*training.session.generate(step))
+        return end_step(*training.session.generate(step, round))

@@ -20,6 +20,7 @@ from tasks.pipeline import Pipeline
 from tasks.run_page import show_table
 from tasks.stage import reopen_maker
 from tasks.tracking import RunRef, StepRecord, connect, last_logged_step, log_figure, log_steps, open_run, run_context
+from tasks.waiting_answers import WaitingAnswers
 
 _LOG = logging.getLogger("agpo")
 _COPY_EVERY = 2.0  # seconds between copies of metrics to MLflow
@@ -33,6 +34,7 @@ class Training:
         self.step_deadline = pipeline.run.step_deadline
         logged = -1 if run is None else last_logged_step(run)
         self._updates = list(islice(session.journal.updates(), logged + 1))  # those that MLflow has
+        self._waiting = WaitingAnswers(session)
         self._alarmed: set[str] = set()
         self._copied_at = 0.0
 
@@ -65,6 +67,7 @@ class Training:
         log_steps(self.run, records)
         self._updates += new
         self._sound_alarms(self.run)
+        self._waiting.show(self._updates)
         self._copied_at = time.monotonic()
 
     def _sound_alarms(self, run: RunRef) -> None:
@@ -79,6 +82,12 @@ class Training:
             rows = [alarm.model_dump(exclude={"message"}) | {"message": alarm.message} for alarm in alarms]
             show_table(rows, "alarms", "What looks wrong in the latest steps; nothing was stopped")
         self._alarmed |= names
+
+    def end(self) -> None:
+        """Copy what is left, also of a step that stopped the run."""
+        self.copy_metrics(now=True)
+        if self.run is not None:
+            self._waiting.end(len(self._updates), self.run)
 
     def draw(self) -> None:
         """Draw the run's curves on its page."""
@@ -114,4 +123,4 @@ def open_training(pipeline: Pipeline, problems: ArtifactRef, base: ArtifactRef, 
                 yield training
             finally:
                 session.checkpoint()
-                training.copy_metrics(now=True)
+                training.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,15 @@ def select_problems(problems: pl.DataFrame, step: int, count: int, seed: int) ->
     return problems[taken]
 
 
+def select_refill(
+    problems: pl.DataFrame, step: int, round: int, count: int, seed: int, taken: Container[str]
+) -> pl.DataFrame:
+    """At most ``count`` rows for refill ``round`` (from 1) of a step, none of those ``taken``, in a seeded order."""
+    order = _permutation(problems.height, step, seed, f"refill {round}")
+    ids = problems["id"].to_list()
+    return problems[[row for row in order.tolist() if ids[row] not in taken][:count]]
+
+
 def _epoch_order(rows: int, epoch: int, count: int, seed: int) -> NDArray[np.int64]:
     """The epoch's permutation, in which rows of the step that began in the epoch before stand behind that step.
 
@@ -46,9 +56,9 @@ def _epoch_order(rows: int, epoch: int, count: int, seed: int) -> NDArray[np.int
     return order
 
 
-def _permutation(rows: int, epoch: int, seed: int) -> NDArray[np.int64]:
+def _permutation(rows: int, epoch: int, seed: int, use: str = "batch") -> NDArray[np.int64]:
     """A permutation of 0 … rows − 1 from raw Philox words, whose stream is the same in every numpy version."""
-    key = int.from_bytes(hashlib.sha256(f"batch/{seed}/{epoch}".encode()).digest()[:16], "little")
+    key = int.from_bytes(hashlib.sha256(f"{use}/{seed}/{epoch}".encode()).digest()[:16], "little")
     words = np.random.Philox(key=key).random_raw(rows)
     low = np.uint64((1 << rows.bit_length()) - 1)  # the index in the low bits makes every key distinct
     keys = (words & ~low) | np.arange(rows, dtype=np.uint64)

@@ -139,8 +139,10 @@ def test_an_unknown_flow_names_the_flows() -> None:
 
 
 def test_verify_hands_over_its_arguments(replace: Callable[..., Calls]) -> None:
-    calls = replace("agpo.verify.command", "verify_file")
-    assert invoke("verify", "--kind", "math", "--timeout", "2.5", "in.jsonl", "out.jsonl").exit_code == 0
+    calls = replace("agpo.verify.command", "verify_file", {"correct": 3, "wrong": 2, "unverifiable": 0})
+    result = invoke("verify", "--kind", "math", "--timeout", "2.5", "in.jsonl", "out.jsonl")
+    assert result.exit_code == 0
+    assert "out.jsonl: 3 correct, 2 wrong, 0 unverifiable" in result.stdout
     assert calls[0][0] == ("math", Path("in.jsonl"), Path("out.jsonl"), 2.5, 2)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,10 +12,11 @@ from typer.testing import CliRunner
 from flows import cli_doctor
 from flows.cli import app
 from flows.cli_doctor import Finding, examine
+from tests.agpo.rollout.fake_vllm import FakeVllm, serve
 
 
-def examined() -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine()}
+def examined(*endpoints: str) -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine(endpoints)}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +93,69 @@ def test_a_missing_package_and_little_disk_are_faults(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("good", "code"), [(True, 0), (False, 1)])
 def test_the_command_fails_when_something_will_not_work(monkeypatch: pytest.MonkeyPatch, good: bool, code: int) -> None:
-    monkeypatch.setattr(cli_doctor, "examine", lambda: [Finding("GPU", "on fire", good=good)])
+    monkeypatch.setattr(cli_doctor, "examine", lambda endpoints: [Finding("GPU", "on fire", good=good)])
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == code
     assert "on fire" in result.output
+
+
+# --- vLLM
+
+
+@pytest.fixture
+def no_vllm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where `make vllm` would put its environment."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
+    return tmp_path / "env-vllm"
+
+
+def write_python(file: Path, program: str) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(f"#!/bin/sh\n{program}\n")
+    file.chmod(0o755)
+
+
+def test_without_vllm_nothing_is_wrong(no_vllm: Path) -> None:
+    finding = examined()["vLLM"]
+    assert finding.good
+    assert finding.found.endswith("make one by `make vllm`; optional")
+
+
+def test_the_build_of_vllm_is_found(no_vllm: Path) -> None:
+    write_python(no_vllm / "bin" / "python", "echo 0.32.0, CPU build")
+    assert examined()["vLLM"] == Finding("vLLM", f"0.32.0, CPU build, {no_vllm / 'bin' / 'python'}")
+
+
+def test_an_environment_without_vllm_and_a_wrong_variable_are_faults(
+    no_vllm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_python(no_vllm / "bin" / "python", "echo; exit 0")
+    finding = examined()["vLLM"]
+    assert not finding.good and "has no vLLM; make its environment again" in finding.found
+    monkeypatch.setenv("AGPO_VLLM_PYTHON", "/nowhere/python")
+    finding = examined()["vLLM"]
+    assert not finding.good and "AGPO_VLLM_PYTHON is /nowhere/python, which does not exist" in finding.found
+
+
+def test_an_engine_says_what_it_is() -> None:
+    with serve(FakeVllm(259)) as address:
+        finding = examined(address)[f"Engine {address}"]
+    assert finding.good
+    assert finding.found == "vLLM 0.32.0 on cpu, float32, 64 positions, 259 token ids, weights default"
+
+
+def test_an_engine_that_cannot_be_used_is_one_line_and_the_others_are_shown() -> None:
+    raw, gone = FakeVllm(259), "http://127.0.0.1:9"
+    raw.info["logprobs_mode"] = "raw_logprobs"
+    with serve(raw) as wrong, serve(FakeVllm(259)) as right:
+        findings = examined(gone, wrong, right)
+    assert "is not reachable" in findings[f"Engine {gone}"].found
+    assert "accepted: processed_logprobs" in findings[f"Engine {wrong}"].found
+    assert [findings[f"Engine {each}"].good for each in (gone, wrong, right)] == [False, False, True]
+    assert not any("\n" in finding.found for finding in findings.values())
+
+
+def test_what_is_no_address_is_refused() -> None:
+    result = CliRunner().invoke(app, ["doctor", "--engine", "localhost:8000"])
+    assert result.exit_code == 2
+    assert "'localhost:8000' is no endpoint; accepted: http://HOST:PORT" in result.output

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
+from rich.console import Console
 
 from agpo.artifacts import Store
 from agpo.objectives import Agpo, Grpo
@@ -16,6 +18,7 @@ from agpo.session import Session
 from agpo.settings import FolderBase, TableProblems, TrainRun
 from flows.naming import name_objectives
 from flows.plan import Planned, plan_run, plan_table
+from tasks.location import STORE_VARIABLE
 from tests.agpo.session_start import RUN, Start, open_session, start, store, take_step
 from tests.flows.night import smoke
 
@@ -111,6 +114,17 @@ def test_a_missing_file_ends_the_command(
         plan_table("train", RUN.model_copy(update=settings))
     assert ended.value.exit_code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_chunk_that_does_not_fit_is_advised_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = psutil.virtual_memory()._replace(available=1 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    run = smoke("device=cpu")
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path))
+    Console(width=200).print(plan_table("nightly", run))
+    assert f"advice: rollout.chunk = {run.rollout.chunk} may need" in capsys.readouterr().out
 
 
 def test_the_command_needs_no_server_and_no_torch(start: Start, tmp_path: Path) -> None:
