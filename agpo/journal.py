@@ -101,12 +101,12 @@ class Journal:
 
     def read_round(self, step: int, round: int) -> pl.DataFrame | None:
         """The verdicts of one round of a step."""
-        name = _verdicts_name(step, round)
+        name = verdicts_name(step, round)
         return read_table(self.files, name, Verdicts) if self.files.exists(name) else None
 
     def write_verdicts(self, step: int, verdicts: pl.DataFrame, round: int = 0) -> None:
         self._check_lease()
-        write_table(self.files, _verdicts_name(step, round), verdicts, Verdicts)
+        write_table(self.files, verdicts_name(step, round), verdicts, Verdicts)
 
     def write_disagreements(self, step: int, disagreements: pl.DataFrame) -> None:
         """What two verifiers read differently in a step, for people to decide; nothing where they agree."""
@@ -228,5 +228,6 @@ def _chunk_name(step: int, round: int, index: int) -> str:
     return f"{_round(step, round)}/rollouts-{index:04d}.parquet"
 
 
-def _verdicts_name(step: int, round: int) -> str:
+def verdicts_name(step: int, round: int) -> str:
+    """The file of a round's verdicts."""
     return f"{_round(step, round)}/verdicts.parquet"

@@ -47,7 +47,7 @@ class Rounds:
             if not number:
                 self._selected.append(select_problems(self._training, step, settings.problems, seed))
                 continue
-            missing = settings.problems - len(self._find_signal(step, range(number)))
+            missing = max(0, settings.problems - len(self._find_signal(step, range(number))))
             taken = set(pl.concat(self._selected)["id"])
             self._selected.append(select_refill(self._training, step, number, missing, seed, taken))
         return self._selected[round]

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -16,7 +16,17 @@ import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
 from agpo.artifacts.lease import Lease
-from agpo.journal import CPU, Journal, RunStopped, Update, chain_policy, digest_step, mean_of_last, sum_costs
+from agpo.journal import (
+    CPU,
+    Journal,
+    RunStopped,
+    Update,
+    chain_policy,
+    digest_step,
+    mean_of_last,
+    sum_costs,
+    verdicts_name,
+)
 from agpo.live import OPTIMIZER, Live, load_live, save_live
 from agpo.progress import heartbeat
 from agpo.recipe import Recipe
@@ -99,7 +109,6 @@ class Session:
 
     def rounds(self, step: int) -> Iterator[int]:
         """The rounds that a step is sampled in; each must be verified before the next one is asked for."""
-        self._at(step)
         return self._rounds.iterate(step)
 
     def generate(self, step: int, round: int = 0) -> tuple[ArtifactRef, bool]:
@@ -149,16 +158,18 @@ class Session:
             annotations = read_annotations(self.run.verify.annotations)
             verdicts = verify_rollouts(rollouts, problems, live.tokenizer, live.pool, annotations=annotations)
             self.journal.write_verdicts(step, verdicts, round)
-        share = float((verdicts["verdict"] == "unverifiable").mean())  # type: ignore[arg-type]
+        self._rounds.put_verdicts(step, round, verdicts)
+        known = pl.concat([self._rounds.read_verdicts(step, number) for number in range(round + 1)])
+        left = known.filter(pl.col("verdict") == "unverifiable")
+        share = len(left) / len(known)
         if share > self.run.verify.largest_unverifiable_share:
-            reasons = verdicts.filter(pl.col("verdict") == "unverifiable")["reason"].value_counts(sort=True)
+            reasons = left["reason"].value_counts(sort=True)
             raise RunStopped(
                 f"step {step}: {share:.0%} of the rollouts are unverifiable, more than "
                 f"verify.largest_unverifiable_share = {self.run.verify.largest_unverifiable_share:.0%} "
-                f"(most often: {reasons['reason'][0]}); see {self.journal.files.uri}/steps/{step:08d}/verdicts.parquet "
+                f"(most often: {reasons['reason'][0]}); see {self.journal.files.uri}/{verdicts_name(step, round)} "
                 "and remove it to verify them again"
             )
-        self._rounds.put_verdicts(step, round, verdicts)
         self._add_cost("verify", cost)
         return self._reference("verdicts", step, round), found
 
@@ -174,23 +185,26 @@ class Session:
         recorded = self.journal.read_update(step)
         if recorded is not None and recorded.policy != chain_policy(live.policy, computed_from, recorded.refused):
             raise self._broken(step, f"its update made policy {recorded.policy[:12]}… from other rollouts or verdicts")
-        kept = self._rounds.keep_teaching(step, rollouts)
-        batch = make_batch(
-            kept,
-            verdicts,
-            self.run.objective,
-            self.run.loss.mask_truncated,
-            step,
+        make = partial(
+            make_batch,
+            verdicts=verdicts,
+            objective=self.run.objective,
+            mask_truncated=self.run.loss.mask_truncated,
+            step=step,
             comparable=not self.run.rollout.truncates,
         )
+        batch = make(self._rounds.keep_teaching(step, rollouts))
         live.engine.rest()
         live.dirty, live.updated = True, False
         if recorded is None:
             outcome = live.learner.update(batch, step)
             live.updated = True
             self._add_cost("update", cost)
-            metrics = {**describe_step(rollouts, verdicts, batch), **outcome.metrics, **self._describe_costs()}
-            metrics |= live.engine.metrics | self._describe_speed(live, batch)
+            sampled = make(rollouts) if self.run.rollout.refills else batch  # refills leave out what says most
+            metrics = {**describe_step(rollouts, verdicts, sampled), **outcome.metrics, **self._describe_costs()}
+            metrics |= live.engine.metrics
+            if outcome.refused is None and outcome.skipped is None:
+                metrics |= self._describe_speed(live, batch)
             if self.run.rollout.refills:
                 metrics["rollout/rounds"] = len(list(self._rounds.iterate(step)))
             metrics["policy/refused"] = float(outcome.refused is not None)
@@ -231,8 +245,8 @@ class Session:
         found = self.find_published()
         if found is not None:
             return Result(found, True, self.store.manifest(found).summary)
-        if self.run.steps and self.run.steps not in self.journal.checkpoints():
-            self._at(self.run.steps)
+        if self.run.steps:
+            self._stop_if_hopeless(self._at(self.run.steps), self.journal.read_update(self.run.steps - 1))
         updates = [update for update in self.journal.updates() if update.step < self.run.steps]
         summary = {
             "rows": self.run.steps,
@@ -290,8 +304,11 @@ class Session:
                 "base": self.base.key,
             }
         )
-        # A checkpoint is written after its steps: none of these updates is missing.
-        remembered = [update for number in remembered_steps(step) if (update := self.journal.read_update(number))]
+        remembered = []
+        for number in remembered_steps(step):
+            update = self.journal.read_update(number)
+            assert update is not None  # a checkpoint is written after its steps
+            remembered.append(update)
         with self._open_policy(step) as (policy, folder):
             live = load_live(
                 self.run,
@@ -301,7 +318,7 @@ class Session:
                 step=step,
                 policy=policy,
                 remembered=remembered,
-                key=self.key,
+                key=digest([self.journal.files.uri, self.key]),  # another store on this machine may have the same run
                 log=log_file(self.journal.files),
             )
         _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)

@@ -58,7 +58,7 @@ def evaluate(settings: Evaluation, work: Work) -> dict[str, Any]:
     left = sum(len(chunk) for chunk in chunks if _shard(chunk.index) not in done)
     total = len(ids) * settings.samples
     with (
-        open_engine(settings.engine, work.inputs["policy"], work.device, work.partial) as (engine, tokenizer),
+        open_engine(settings.engine, work.inputs["policy"], work.device) as (engine, tokenizer),
         VerifierPool(verify.workers, verify.timeout, verify.memory) as pool,
         progress(f"evaluate {settings.split}", total, "answers", total - left) as advance,
     ):

@@ -10,7 +10,7 @@ from agpo.learner.batch import Batch
 # Of verdicts: no final answer, and why one is wrong or could not be decided.
 _REASONS = (
     *("missing", "malformed", "mismatch", "unreadable", "unparsable"),
-    *("timeout", "memory", "crash", "stalled", "killed"),
+    *("timeout", "memory", "crash", "stalled", "killed", "refused", "absent"),
 )
 
 

@@ -52,8 +52,8 @@ class Guard:
         self._past: deque[Mapping[str, float]] = deque(maxlen=_MEMORY)
 
     def note(self, refused: str | None, metrics: Mapping[str, float]) -> None:
-        """Remember a journalled update; a refused one is no measure for others."""
-        known = metrics if refused is None else {}
+        """Remember a journalled update; a refused or skipped one is no measure for others."""
+        known = metrics if refused is None and not metrics.get("policy/skipped") else {}
         self._past.append(known)
         if len(self._start) < _LEAST:
             self._start.append(known)
@@ -69,7 +69,8 @@ class Guard:
             return None
         return (
             f"KL(sampler ‖ learner) {divergence:.3g} per token is above learner.guards.mismatch = {bound:g}: the "
-            "sampler's log-probs are not the learner's, it has other weights, another precision or leaves tokens out"
+            "sampler's log-probs are not the learner's, it has other weights, another precision or leaves "
+            "tokens out; saved rollouts of another policy need learner.guards.mismatch=0"
         )
 
     def check_gradient(self, norm: float) -> str | None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from agpo.rollout.llama_weights import has_plain_projections
+
 _CACHED = 1 << 19  # numbers in fp32, 2 MiB: the second-level cache of a core
 
 
@@ -26,6 +28,7 @@ def is_small_llama(model: Any) -> bool:
         and config.hidden_act == "silu"
         and not (config.attention_bias or config.mlp_bias or config.attention_dropout)
         and model.device.type == "cpu"
+        and has_plain_projections(model)
     )
 
 
@@ -59,7 +62,8 @@ class LlamaBody:
             projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
             weights = [norm.weight, *(projection.weight for projection in projections)]
             hidden = _attend(hidden, *weights, turns, mask, layout, norm.variance_epsilon)
-            hidden = hidden[layout.number[chosen]] if layer is last else hidden
+            # Not by indexing: with several threads its backward sums the repeats in any order.
+            hidden = hidden.index_select(0, layout.number[chosen]) if layer is last else hidden
             norm, mlp = layer.post_attention_layernorm, layer.mlp
             weights = [norm.weight, mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight]
             hidden = _feed_forward(hidden, *weights, norm.variance_epsilon)

@@ -55,7 +55,7 @@ def _collect_answers(problems: pl.DataFrame, settings: Supervision, work: Work) 
     verify = settings.verify
     annotations = read_annotations(verify.annotations)
     with (
-        open_engine(settings.engine, work.inputs["base"], work.device, work.partial) as (engine, tokenizer),
+        open_engine(settings.engine, work.inputs["base"], work.device) as (engine, tokenizer),
         VerifierPool(verify.workers, verify.timeout, verify.memory) as pool,
         progress("answers to learn from", len(ids) * settings.samples, "answers") as advance,
     ):

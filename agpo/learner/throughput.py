@@ -52,4 +52,4 @@ def flops_per_token(model: Any, length: float) -> float:
 
 def find_peak(device: str, precision: Precision) -> float | None:
     """FLOP/s of a CUDA device by its name; None where it is not known."""
-    return next((peaks[precision] for name, peaks in _PEAKS.items() if name in device), None)
+    return next((peaks[precision] for name, peaks in _PEAKS.items() if set(name.split()) <= set(device.split())), None)

@@ -97,7 +97,11 @@ class Learner:
         if self.settings.frozen:
             return Outcome(None, {}, "learner.frozen = true")
         if not len(batch):
-            return Outcome(None, {"policy/skipped": 1.0}, "no usable rollout: all are unverifiable or truncated")
+            return Outcome(
+                None,
+                {"policy/skipped": 1.0},
+                "no usable rollout: all are unverifiable or truncated, or no group has an advantage",
+            )
         several = self.settings.mini_batches * self.settings.epochs > 1
         watching = guarded and self.settings.guards.reads_after
         kept = copy_state(self.optimizer) if several or watching else None

@@ -45,6 +45,10 @@ class Agpo(AdvantageEstimator):
     )
     ddof: Literal[0, 1] = Field(0, title="ddof", description="0: population variance; 1: sample variance")
 
+    @property
+    def by_group(self) -> bool:
+        return not self.scale_to_grpo and self.schedule.kind != "unsolved"
+
     def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
         """Advantages [B]; a linear schedule needs ``context.step``. A group of one has no relative term."""
         centred = centre(rewards, groups)

@@ -49,6 +49,11 @@ class AdvantageEstimator(BaseModel):
         """Fewest rollouts of a problem that can give a signal."""
         return 1
 
+    @property
+    def by_group(self) -> bool:
+        """Whether a group's own rollouts alone decide if its advantages are 0; their size may depend on others."""
+        return True
+
     @abstractmethod
     def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
         """Advantages [B], which every token of a row's response gets; at least fp32, no rows give no advantages.

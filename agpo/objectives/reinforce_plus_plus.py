@@ -21,6 +21,10 @@ class ReinforcePlusPlus(AdvantageEstimator):
 
     kind: Literal["reinforce_plus_plus"] = "reinforce_plus_plus"
 
+    @property
+    def by_group(self) -> bool:
+        return False
+
     def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
         """Advantages [B]; needs ``context.lengths``, ``groups`` and ``correct`` are not used."""
         return whiten_over_tokens(rewards, context.need_lengths("objective reinforce_plus_plus"))

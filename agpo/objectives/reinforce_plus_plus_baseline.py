@@ -25,6 +25,10 @@ class ReinforcePlusPlusBaseline(AdvantageEstimator):
     def least_group(self) -> int:
         return 2
 
+    @property
+    def by_group(self) -> bool:
+        return False
+
     def advantages(self, rewards: Tensor, groups: Tensor, correct: Tensor, context: StepContext = NO_CONTEXT) -> Tensor:
         """Advantages [B]; needs ``context.lengths``, ``correct`` is not used."""
         lengths = context.need_lengths("objective reinforce_plus_plus_baseline")

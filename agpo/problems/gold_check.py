@@ -35,6 +35,8 @@ def _find_fault(row: SourceRow, settings: RowProblems) -> BadField | None:
     if verdict is None or verdict.verdict != "unverifiable":
         return None
     if verdict.cause == "infrastructure":
+        if verdict.reason != "absent":
+            raise RuntimeError(f"problems.verifier = {settings.verifier!r} cannot read golds: {verdict.reason}")
         raise ModuleNotFoundError(
             f"problems.verifier = {settings.verifier!r}: its library is not installed; "
             f"accepted: an environment with the extra agpo[{settings.verifier}]"

@@ -38,7 +38,7 @@ def label(settings: Labelling, work: Work) -> dict[str, Any]:
     found = sum(shards.count(index) for index in range(len(shards)) if _answers_file(index) in done)
     tokens, started = 0, time.process_time()
     with (
-        open_engine(settings.engine, work.inputs["policy"], work.device, work.partial) as (engine, tokenizer),
+        open_engine(settings.engine, work.inputs["policy"], work.device) as (engine, tokenizer),
         progress(f"label {settings.split}", shards.pairs, "pairs", found) as advance,
     ):
         for index, pairs in enumerate(shards):

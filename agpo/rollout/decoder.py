@@ -1,8 +1,8 @@
 """Incremental decoding of a causal language model over rows that may split, move and end.
 
 `LlamaDecoder` computes Llama- and Qwen3-type models directly on a static cache; `CacheDecoder` takes any
-`transformers` causal model through its cache interface. Both read the live module's weights when they start, so a
-policy that is trained in place is sampled as it is.
+`transformers` causal model through its cache interface. Both read the live module's weights anew for every
+chunk, so a policy that is trained in place is sampled as it is.
 """
 
 from __future__ import annotations

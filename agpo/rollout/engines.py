@@ -21,10 +21,10 @@ _idle: list[VllmEngine] = []  # asleep, for the next policy: a start takes many 
 
 
 @contextmanager
-def open_engine(settings: SamplingEngine, policy: Path, device: str, files: Files) -> Iterator[tuple[Engine, Any]]:
+def open_engine(settings: SamplingEngine, policy: Path, device: str) -> Iterator[tuple[Engine, Any]]:
     """The engine that samples the policy in a Hugging Face folder, and the policy's tokenizer.
 
-    ``device`` is the embedded engine's. ``files``: where an engine with a process of its own writes its log.
+    ``device`` is the embedded engine's.
     """
     if isinstance(settings, VllmSettings):
         from transformers import AutoTokenizer
@@ -32,7 +32,7 @@ def open_engine(settings: SamplingEngine, policy: Path, device: str, files: File
         from agpo.learner.policy import read_stop_ids
 
         tokenizer = AutoTokenizer.from_pretrained(policy, local_files_only=True)
-        engine = take_vllm(policy, read_stop_ids(policy, tokenizer), settings, log_file(files))
+        engine = take_vllm(policy, read_stop_ids(policy, tokenizer), settings, _temporary_log())
         try:
             yield engine, tokenizer
         except BaseException:
@@ -59,6 +59,9 @@ def take_vllm(policy: Path, stops: set[int], settings: VllmSettings, log: Path) 
                 return engine
             except (ValueError, EngineError):  # another model, or it has ended
                 pass
+            except BaseException:
+                engine.close()
+                raise
         engine.close()
     return VllmEngine(policy, stops, settings, log)
 
@@ -81,7 +84,10 @@ def close_idle() -> None:
 
 
 def log_file(files: Files) -> Path:
-    """Where the output of an engine goes: beside the work that it is for, if that is on this machine."""
-    if files.local:
-        return files.local_path("vllm.log")
+    """Where the output of a training run's engine goes: beside its journal, if that is on this machine."""
+    return files.local_path("vllm.log") if files.local else _temporary_log()
+
+
+def _temporary_log() -> Path:
+    """An engine outlives the stage that started it, whose folder is removed when it is published."""
     return Path(tempfile.gettempdir()) / f"agpo-vllm-{os.getpid()}.log"

@@ -59,7 +59,7 @@ class LiveEngine:
     ) -> pl.DataFrame:
         """See `Engine.generate`; ``policy`` is the key of the model as it is now."""
         if self._saved is not None:
-            return self._saved.generate(chunk, prompts, step=step)
+            return self._saved.generate(chunk, prompts, sampling, step=step)
         engine: Engine = self._local
         if isinstance(self._settings, VllmSettings):
             engine = self._follow(self._settings, policy)
@@ -75,6 +75,7 @@ class LiveEngine:
         if self._engine is not None:
             leave_vllm(self._engine)
             self._engine = None
+        if self._hand_overs:
             shutil.rmtree(self._weights_folder, ignore_errors=True)
 
     def _follow(self, settings: VllmSettings, policy: str) -> VllmEngine:
@@ -104,8 +105,13 @@ class LiveEngine:
             self._engine.load_policy(folder)
         shutil.rmtree(self._weights_folder / str(self._hand_overs - 1), ignore_errors=True)
         synced = time.monotonic()
-        bound = _LARGEST_DIFFERENCE[self._engine.dtype]
-        difference = check_fingerprint(self._engine.fingerprint(), self._local.fingerprint(), bound)
+        bound = _LARGEST_DIFFERENCE[settings.dtype]
+        try:
+            difference = check_fingerprint(self._engine.fingerprint(), self._local.fingerprint(), bound)
+        except BaseException:  # nobody may take this engine
+            self._engine.close()
+            self._engine = None
+            raise
         self.metrics = {
             "time/sync": synced - started,
             "time/probe": time.monotonic() - synced,

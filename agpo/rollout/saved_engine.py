@@ -10,6 +10,7 @@ from agpo.artifacts import Files
 from agpo.journal import Journal
 from agpo.records import rollout_id
 from agpo.rollout.chunk import Chunk
+from agpo.rollout.engine import Sampling
 
 
 class SavedEngine:
@@ -26,11 +27,15 @@ class SavedEngine:
                 f"rollout.engine.journal: there is no run.json in {journal}; accepted: folder journal/KEY of a store"
             )
 
-    def generate(self, chunk: Chunk, prompts: Mapping[str, Sequence[int]], *, step: int) -> pl.DataFrame:
+    def generate(
+        self, chunk: Chunk, prompts: Mapping[str, Sequence[int]], sampling: Sampling, *, step: int
+    ) -> pl.DataFrame:
         """The chunk's rollouts (`records.Rollouts`), in its order.
 
-        ValueError names the first rollout that was not journalled, or whose prompt was another.
+        ValueError names the first rollout that was not journalled, or whose prompt was another, and what was sampled
+        otherwise: log-probs of another distribution compare with none of the learner's.
         """
+        self._check(sampling)
         ids = [rollout_id(step, *pair) for pair in zip(chunk.problem_ids, chunk.samples, strict=True)]
         wanted = pl.DataFrame({"id": ids}, schema={"id": pl.String})
         rows = wanted.join(self.journal.read_rollouts(step), on="id", how="left", maintain_order="left")
@@ -45,3 +50,12 @@ class SavedEngine:
                     f"{where} has another prompt for problem {problem}; accepted: the same problems and base"
                 )
         return rows
+
+    def _check(self, sampling: Sampling) -> None:
+        saved = self.journal.read_run()["settings"]["rollout"]
+        for name in ("temperature", "top_p", "top_k", "min_p"):
+            if saved[name] != getattr(sampling, name):
+                raise ValueError(
+                    f"rollout.{name} = {getattr(sampling, name):g}, but the rollouts in {self.journal.files.uri} were "
+                    f"sampled with {saved[name]:g}; accepted: the same"
+                )

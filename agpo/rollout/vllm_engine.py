@@ -26,7 +26,6 @@ from agpo.settings.vllm import VllmSettings
 _PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
 _SETTLE = 5.0  # seconds in which a server ends whose engine has died
 _FORBIDDEN = -1e4  # nats, bias of the logits of ids that the tokenizer does not have: probability 0
-_DTYPES = ("float32", "float16", "bfloat16")
 _DISAGREEMENT = 0.2  # nats; rounding in bf16 gives 0.1 (our choice)
 
 
@@ -141,6 +140,11 @@ class VllmEngine:
         fields = set(self._parameters(Sampling(1, 1.0, 0), 0))
         infos: list[EngineInfo] = [client.describe(fields) for client in clients]
         for client, info in zip(clients, infos, strict=True):
+            if info.dtype != self.settings.dtype:
+                raise EngineError(
+                    f"the engine at {client.address} computes in {info.dtype}, not in {self.settings.dtype}; "
+                    f"accepted: rollout.engine.dtype={info.dtype}, or an engine that was started with the other"
+                )
             if info.vocabulary != infos[0].vocabulary:
                 raise EngineError(
                     f"the engines at {clients[0].address} and {client.address} have different models, "
@@ -151,7 +155,6 @@ class VllmEngine:
         self._lock = threading.Lock()
         self._positions = min(info.positions for info in infos)
         self._vocabulary = infos[0].vocabulary
-        self.dtype = max((info.dtype for info in infos), key=_DTYPES.index)  # the least exact one
         self._sleepers = [client for client, info in zip(clients, infos, strict=True) if info.can_sleep]
 
     def _restart(self, service: VllmService) -> None:

@@ -79,7 +79,11 @@ class TrainRun(Settings):
         return self.model_dump(
             mode="json",
             include={"rollout", "verify", "objective", "loss", "learner"},
-            exclude={"rollout": {"engine": ENGINE_COSTS}, "verify": VERIFY_COSTS, "learner": {"refusals"}},
+            exclude={
+                "rollout": {"engine": ENGINE_COSTS},
+                "verify": VERIFY_COSTS,
+                "learner": {"refusals": True, "guards": {"accuracy"}},
+            },
         )
 
     @model_validator(mode="after")
@@ -110,7 +114,7 @@ class TrainRun(Settings):
 
     @model_validator(mode="after")
     def _objective_fits_groups(self) -> Self:
-        _check_group(self.objective, "objective", self.rollout.samples)
+        _check_objective(self.objective, "objective", self.rollout)
         return self
 
 
@@ -168,7 +172,7 @@ class NightlyRun(TrainRun):
     @model_validator(mode="after")
     def _compared_fit_groups(self) -> Self:
         for index, objective in enumerate(self.compare):
-            _check_group(objective, f"compare.{index}", self.rollout.samples)
+            _check_objective(objective, f"compare.{index}", self.rollout)
         return self
 
     def evaluation(self, split: Literal["selection", "confirmation"]) -> Evaluation:
@@ -267,9 +271,14 @@ class NightlyRun(TrainRun):
         return Judging(**self.promote.model_dump(), ks=self.evaluate.ks)
 
 
-def _check_group(objective: Objective, path: str, samples: int) -> None:
-    if samples < objective.least_group:
+def _check_objective(objective: Objective, path: str, rollout: RolloutSettings) -> None:
+    if rollout.samples < objective.least_group:
         raise ValueError(
             f"{path}.kind {objective.kind} needs at least {objective.least_group} rollouts of a problem to give a "
-            f"signal; rollout.samples is {samples}"
+            f"signal; rollout.samples is {rollout.samples}"
+        )
+    if rollout.refills and not objective.by_group:
+        raise ValueError(
+            f"rollout.refills asks whether a group by itself gives an advantage, and {path}.kind {objective.kind} "
+            "scales by the whole batch; accepted: rollout.refills = 0 or another objective"
         )

@@ -138,7 +138,8 @@ class GuardSettings(Settings):
         ge=0,
         lt=1,
         title="Least accuracy",
-        description="of the rollouts, times that of the run's first five steps; 25 steps below it stop the run",
+        description="of the rollouts, times that of the run's first five steps; a mean of the last 25 below it, beyond "
+        "three standard errors, stops the run",
     )
     rows: int = Field(32, ge=1, title="Rows read", description="before and after an update, evenly through the batch")
 

@@ -23,7 +23,7 @@ class VllmSettings(Settings):
         description="where new weights are handed over; every engine must read it. Empty: this machine's shared memory",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", title="Number type", description="of an engine that is started here"
+        "float32", title="Number type", description="that the engines compute in"
     )
     threads: int = Field(1, ge=1, title="CPU threads", description="of an engine that is started here")
     cache: int = Field(

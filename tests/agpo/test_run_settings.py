@@ -8,6 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from agpo.objectives.losses import Correction
+from agpo.objectives.reinforce_plus_plus import ReinforcePlusPlus
+from agpo.objectives.reinforce_plus_plus_baseline import ReinforcePlusPlusBaseline
 from agpo.settings import (
     CountdownProblems,
     DistilSettings,
@@ -56,6 +58,17 @@ def test_what_is_refused(given: dict[str, Any], message: str) -> None:
 def test_a_correction_needs_all_tokens() -> None:
     with pytest.raises(ValidationError, match="compares with the probabilities of all tokens"):
         NightlyRun(loss=LossSettings(correction=Correction()), rollout=RolloutSettings(top_p=0.9))
+
+
+def test_refills_need_advantages_of_single_groups() -> None:
+    rollout = RolloutSettings(refills=2)
+    assert NightlyRun(rollout=rollout).rollout.refills == 2
+    for given, path in (
+        ({"objective": ReinforcePlusPlus()}, "objective"),
+        ({"compare": (ReinforcePlusPlusBaseline(),)}, r"compare\.0"),
+    ):
+        with pytest.raises(ValidationError, match=rf"rollout\.refills asks .* {path}\.kind reinforce_plus_plus"):
+            NightlyRun(rollout=rollout, **given)
 
 
 def test_only_a_night_starts_from_the_champion() -> None:

@@ -99,7 +99,8 @@ class TestMismatchBound:
         assert guard(mismatch=0.05).check_mismatch(0.05) is None
         assert guard(mismatch=0.05).check_mismatch(0.06) == (
             "KL(sampler ‖ learner) 0.06 per token is above learner.guards.mismatch = 0.05: the sampler's log-probs are "
-            "not the learner's, it has other weights, another precision or leaves tokens out"
+            "not the learner's, it has other weights, another precision or leaves tokens out; saved rollouts of another "
+            "policy need learner.guards.mismatch=0"
         )
 
     @pytest.mark.parametrize(("bound", "found"), [(0.0, 9.0), (0.05, None)], ids=["not set", "no comparison"])
@@ -211,6 +212,12 @@ class TestRun:
     )
     def test_others_go_on(self, start: list[float], now: list[float]) -> None:
         assert self.noted(start, now).check_run() is None
+
+    def test_skipped_steps_are_no_measure(self) -> None:
+        guarded = self.noted([0.5] * 5, [0.5] * 9)
+        for _ in range(16):
+            guarded.note(None, {"rollout/accuracy": 0.0, "policy/skipped": 1.0})
+        assert guarded.check_run() is None
 
     def test_no_bound(self) -> None:
         assert note(guard(accuracy=0), [0.5] * 5 + [0.0] * 25, "rollout/accuracy").check_run() is None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.packed import pack_padded
@@ -79,6 +80,30 @@ def test_the_first_row_of_a_group_may_be_longer_than_the_rests_of_the_others(res
     wanted = gradients(model, expected)
     for name, gradient in gradients(model, found).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-11, atol=1e-11, msg=name)
+
+
+def test_gradients_are_the_same_bytes_with_several_threads() -> None:
+    """Rows that begin alike are read at shared places: what flows back to these must be summed in one order."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=128,
+            intermediate_size=128,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    ).eval()
+    rows = torch.randint(0, 64, (3, 40), generator=torch.Generator().manual_seed(0)).repeat_interleave(8, dim=0)
+    chosen = (torch.arange(40) >= 20).expand(rows.shape)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [gradients(model, read(LlamaBody(model), rows, chosen)) for _ in range(20)]
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(gradient, other[name]) for name, gradient in found[0].items())
 
 
 def test_in_fp32_it_rounds_no_worse_than_the_models_own_layers() -> None:

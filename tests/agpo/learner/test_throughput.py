@@ -57,4 +57,6 @@ def test_the_longest_name_of_a_device_counts() -> None:
     assert find_peak("NVIDIA H100 80GB HBM3", "bf16") == 989e12
     assert find_peak("NVIDIA H100 PCIe", "bf16") == 756e12
     assert find_peak("NVIDIA L40S", "fp32") == 91.6e12
+    assert find_peak("NVIDIA L4", "bf16") == 121e12
+    assert find_peak("NVIDIA L40", "bf16") is None
     assert find_peak("Unheard-of", "bf16") is None

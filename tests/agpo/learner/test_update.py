@@ -250,7 +250,7 @@ class TestRefusal:
     def test_is_a_skip_of_a_batch_without_usable_row(self) -> None:
         outcome = self.refuse(learner_of(), make(["unverifiable"] * 3, ["a", "a", "b"]))
         assert outcome.refused is None
-        assert outcome.skipped == "no usable rollout: all are unverifiable or truncated"
+        assert outcome.skipped == ("no usable rollout: all are unverifiable or truncated, or no group has an advantage")
         assert outcome.metrics == {"policy/skipped": 1.0}
 
 

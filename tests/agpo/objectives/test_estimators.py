@@ -22,6 +22,7 @@ from agpo.objectives.psr import Psr
 from agpo.objectives.reinforce_plus_plus import ReinforcePlusPlus
 from agpo.objectives.reinforce_plus_plus_baseline import ReinforcePlusPlusBaseline
 from agpo.objectives.rloo import Rloo
+from agpo.objectives.schedule import UnsolvedTrigger
 from agpo.objectives.w_reinforce import WReinforce
 from tests.agpo.objectives.steps import Step, drawn_steps, every_estimator, make_step
 
@@ -30,6 +31,26 @@ BY_VERDICT = (Psr, Nsr, WReinforce)
 RELATIVE = [each for each in ESTIMATORS if not isinstance(each, (*BY_VERDICT, Agpo))]
 
 every = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda each: each.kind)
+
+
+BATCH_WIDE = [ReinforcePlusPlus(), Agpo(scale_to_grpo=True), Agpo(schedule=UnsolvedTrigger(largest_share=0.4))]
+
+
+@pytest.mark.parametrize("estimator", [*(each for each in ESTIMATORS if each.by_group), *BATCH_WIDE], ids=str)
+def test_it_says_whether_a_group_alone_decides_if_it_teaches(estimator: AdvantageEstimator) -> None:
+    """All subsets of a mixed, an unsolved and a solved group."""
+    groups = [[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
+    alone = [bool(make_step([group]).advantages(estimator).any()) for group in groups]
+    agree = True
+    for chosen in ([0, 1], [0, 2], [1, 2], [0, 1, 2]):
+        step = make_step([groups[index] for index in chosen])
+        found = step.by_group(step.advantages(estimator))
+        agree &= [any(group) for group in found] == [alone[index] for index in chosen]
+    assert agree == estimator.by_group
+
+
+def test_centring_by_the_batch_leaves_rounding_where_there_was_none() -> None:
+    assert not ReinforcePlusPlusBaseline().by_group
 
 
 @every

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from agpo.artifacts import Files
 from agpo.learner.policy import load_policy, save_policy, stop_ids
 from agpo.rollout import LocalEngine, VllmEngine
 from agpo.rollout.engines import close_idle, open_engine
@@ -38,7 +37,7 @@ def starts(fake: FakeVllm) -> int:
 
 
 def test_the_embedded_engine(policy: Path, tmp_path: Path) -> None:
-    with open_engine(EmbeddedEngine(), policy, "cpu", Files(tmp_path)) as (engine, tokenizer):
+    with open_engine(EmbeddedEngine(), policy, "cpu") as (engine, tokenizer):
         assert isinstance(engine, LocalEngine)
         assert engine.stops == {tokenizer.eos_token_id}
 
@@ -46,14 +45,14 @@ def test_the_embedded_engine(policy: Path, tmp_path: Path) -> None:
 def test_the_next_policy_gets_the_engine_of_the_one_before(
     fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path
 ) -> None:
-    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (first, tokenizer):
+    with open_engine(settings, policy, "cpu") as (first, tokenizer):
         assert isinstance(first, VllmEngine)
         model, _ = load_policy(policy, "cpu")
         assert first.stops == stop_ids(model, tokenizer)
     weights = fake.weights
     model.get_input_embeddings().weight.data.add_(1)
     save_policy(model, tokenizer, tmp_path / "next")
-    with open_engine(settings, tmp_path / "next", "cpu", Files(tmp_path)) as (second, _):
+    with open_engine(settings, tmp_path / "next", "cpu") as (second, _):
         assert second is first
         assert fake.weights != weights
     assert starts(fake) == 1
@@ -62,10 +61,10 @@ def test_the_next_policy_gets_the_engine_of_the_one_before(
 def test_one_that_refuses_the_policy_is_replaced(
     fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path
 ) -> None:
-    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (first, _):
+    with open_engine(settings, policy, "cpu") as (first, _):
         pass
     (policy / "tokenizer.json").write_text((policy / "tokenizer.json").read_text() + "\n")  # another one
-    with open_engine(settings, policy, "cpu", Files(tmp_path)) as (second, _):
+    with open_engine(settings, policy, "cpu") as (second, _):
         assert second is not first
     assert starts(fake) == 2
 
@@ -75,21 +74,21 @@ def test_one_with_other_settings_is_replaced(
 ) -> None:
     other = settings.model_copy(update={"in_flight": 3})
     for each in (settings, other):
-        with open_engine(each, policy, "cpu", Files(tmp_path)):
+        with open_engine(each, policy, "cpu"):
             pass
     assert starts(fake) == 2
 
 
 def test_after_a_fault_nothing_is_kept(fake: FakeVllm, settings: VllmSettings, policy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), open_engine(settings, policy, "cpu", Files(tmp_path)):
+    with pytest.raises(ZeroDivisionError), open_engine(settings, policy, "cpu"):
         raise ZeroDivisionError
-    with open_engine(settings, policy, "cpu", Files(tmp_path)):
+    with open_engine(settings, policy, "cpu"):
         pass
     assert starts(fake) == 2
 
 
 def test_an_engine_that_cannot_be_reached_is_one_line(policy: Path, tmp_path: Path) -> None:
     settings = VllmSettings(endpoints=("http://127.0.0.1:9",), attempts=1)
-    opening = open_engine(settings, policy, "cpu", Files(tmp_path))
+    opening = open_engine(settings, policy, "cpu")
     with pytest.raises(RuntimeError, match=r"the engine at http://127\.0\.0\.1:9 is not reachable"), opening:
         pass

@@ -93,8 +93,30 @@ def test_weights_are_handed_over_when_the_policy_is_another(
     assert folders(tmp_path) == []
 
 
-def test_an_engine_with_other_weights_is_refused(open_live: Callable[..., LiveEngine]) -> None:
+def test_an_engine_with_other_weights_is_refused(
+    open_live: Callable[..., LiveEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And kept for nobody."""
+    live, kept = open_live(), list[VllmEngine]()
     with pytest.raises(RuntimeError, match="does not sample the trainer's policy"):
+        generate(live, "policy")
+    monkeypatch.setattr("agpo.rollout.live_engine.leave_vllm", kept.append)
+    live.close()
+    assert not kept
+
+
+def test_weights_do_not_stay_where_no_engine_starts(open_live: Callable[..., LiveEngine], tmp_path: Path) -> None:
+    live = open_live(VllmSettings(endpoints=("http://127.0.0.1:9",), weights=str(tmp_path / "weights")))
+    with pytest.raises(RuntimeError, match="is not reachable"):
+        generate(live, "policy")
+    live.close()
+    assert folders(tmp_path) == []
+
+
+def test_an_engine_of_another_precision_is_refused(open_live: Callable[..., LiveEngine], fake: FakeVllm) -> None:
+    """It is part of the key of what is sampled."""
+    fake.info["dtype"] = "bfloat16"
+    with pytest.raises(RuntimeError, match=r"computes in bfloat16, not in float32; accepted: rollout\.engine\.dtype"):
         generate(open_live(), "policy")
 
 

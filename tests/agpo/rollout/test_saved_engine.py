@@ -78,6 +78,12 @@ def test_what_was_not_saved_is_named(open_session: Callable[..., Session], saved
         take_step(session, 2)
 
 
+def test_what_was_sampled_otherwise_is_refused(open_session: Callable[..., Session], saved: dict[str, Any]) -> None:
+    rollout = saved["rollout"].model_copy(update={"temperature": 0.5})
+    with pytest.raises(ValueError, match=r"rollout\.temperature = 0\.5, but the rollouts in .* with 1; accepted"):
+        take_step(open_session(rollout=rollout), 0)
+
+
 def test_a_place_without_a_journal_is_refused(open_session: Callable[..., Session], tmp_path: Any) -> None:
     engine = SavedRollouts(journal=str(tmp_path))
     with pytest.raises(ValueError, match=r"rollout\.engine\.journal: there is no run\.json"):
