@@ -99,8 +99,8 @@ class TestMismatchBound:
         assert guard(mismatch=0.05).check_mismatch(0.05) is None
         assert guard(mismatch=0.05).check_mismatch(0.06) == (
             "KL(sampler ‖ learner) 0.06 per token is above learner.guards.mismatch = 0.05: the sampler's log-probs are "
-            "not the learner's, it has other weights, another precision or leaves tokens out; saved rollouts of another "
-            "policy need learner.guards.mismatch=0"
+            "not the learner's, it has other weights, another precision or leaves tokens out; saved rollouts of "
+            "another policy need learner.guards.mismatch=0"
         )
 
     @pytest.mark.parametrize(("bound", "found"), [(0.0, 9.0), (0.05, None)], ids=["not set", "no comparison"])
