@@ -4,10 +4,10 @@
 without a KL term, with NSR and AGPO (R = −0.5). A run has to end with pass@1 not below the base's 95 % interval on
 problems like those it trained on, or be stopped for a reason that names figure, bound and step; it never ends in NaN.
 
-Found on one CPU thread, seed 0. Without guards *reuse* ruins both objectives. With the default guards `moved` stops NSR
-at step 11 (24.0 %) and AGPO at step 7 (26.1 %), as good as the base (24.9 % [22.9, 27.0]). Healthy updates of demo and
-shop moved at most 5.0 % of the tokens. *small* AGPO ends at 51.8 %. *small* NSR depends on rounding: it ended at 27.5 %
-(base 25.5 % [23.4, 27.7], but hard problems 7.3 % → 2.5 %), and at 0 % before the bound on a falling accuracy was there.
+Found on one CPU thread, seed 0. Without guards *reuse* ruins both objectives. With the default guards `moved` stops
+NSR at step 11 (24.0 %) and AGPO at step 7 (26.1 %), as good as the base (24.9 % [22.9, 27.0]). Healthy updates of demo
+and shop moved at most 5.0 % of the tokens. *small* AGPO ends at 51.8 %. *small* NSR depends on rounding: it ended at
+27.5 % (base 25.5 % [23.4, 27.7], but hard problems 7.3 % → 2.5 %), and at 0 % before a falling accuracy was bounded.
 """
 
 from __future__ import annotations
