@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from agpo.rollout.llama_weights import has_plain_projections
+from agpo.learner.projections import has_plain_projections
 
 _CACHED = 1 << 19  # numbers in fp32, 2 MiB: the second-level cache of a core
 

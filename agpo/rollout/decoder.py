@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agpo.learner.projections import has_plain_projections
 from agpo.rollout.llama_decoder import LlamaDecoder
-from agpo.rollout.llama_weights import has_plain_projections
 from agpo.rollout.rows import is_identity, pad_left
 
 

@@ -78,14 +78,6 @@ class LlamaWeights:
         self.head = Projection(model.lm_head, copied=copied)
 
 
-def has_plain_projections(model: Any) -> bool:
-    """Whether every linear map is just its weight and bias: adapters and quantised layers are more than that."""
-    names = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}
-    return all(
-        type(module) is torch.nn.Linear for name, module in model.named_modules() if name.split(".")[-1] in names
-    )
-
-
 def _transpose(weights: list[Tensor]) -> Tensor:
     """[inputs, outputs of all], fp32. In blocks that stay in the processor's cache: less than half the time."""
     width = weights[0].shape[1]
