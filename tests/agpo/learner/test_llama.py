@@ -37,16 +37,21 @@ def gradients(model: Any, values: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, torch.autograd.grad(values, parameters, factors), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["llama", "llama-grouped"])
-def test_values_and_every_gradient_are_those_of_the_models_own_layers(kind: str) -> None:
-    model = exact(tiny_model(kind))
-    ids, chosen = random_rows(LENGTHS)
-    found = read(LlamaBody(model), ids, chosen)
+def assert_exact(model: Any, ids: Tensor, chosen: Tensor, found: Tensor) -> None:
+    """Values and every gradient are those of the model's own layers on padded rows."""
     expected = model.model(input_ids=ids, use_cache=False).last_hidden_state[chosen]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     wanted = gradients(model, expected)
     for name, gradient in gradients(model, found).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-11, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-grouped"])
+def test_values_and_every_gradient_are_those_of_the_models_own_layers(kind: str) -> None:
+    model = exact(tiny_model(kind))
+    ids, chosen = random_rows(LENGTHS)
+    found = read(LlamaBody(model), ids, chosen)
+    assert_exact(model, ids, chosen, found)
 
 
 def test_what_rows_begin_with_alike_is_computed_once_and_changes_nothing() -> None:
@@ -59,11 +64,7 @@ def test_what_rows_begin_with_alike_is_computed_once_and_changes_nothing() -> No
     found = read(LlamaBody(model), ids, chosen)
     hook.remove()
     assert embedded == [7 + 0 + 2 + 2]
-    expected = model.model(input_ids=ids, use_cache=False).last_hidden_state[chosen]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    wanted = gradients(model, expected)
-    for name, gradient in gradients(model, found).items():
-        torch.testing.assert_close(gradient, wanted[name], rtol=1e-11, atol=1e-11, msg=name)
+    assert_exact(model, ids, chosen, found)
 
 
 @pytest.mark.parametrize("rests", [(9, 1, 2), (2, 2, 2), (6, 5, 4), (0, 0, 3)])
@@ -75,11 +76,7 @@ def test_the_first_row_of_a_group_may_be_longer_than_the_rests_of_the_others(res
         alike = 10 if rest else 11
         ids[row, :alike] = ids[0, :alike]
     found = read(LlamaBody(model), ids, chosen)
-    expected = model.model(input_ids=ids, use_cache=False).last_hidden_state[chosen]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-    wanted = gradients(model, expected)
-    for name, gradient in gradients(model, found).items():
-        torch.testing.assert_close(gradient, wanted[name], rtol=1e-11, atol=1e-11, msg=name)
+    assert_exact(model, ids, chosen, found)
 
 
 def test_gradients_are_the_same_bytes_with_several_threads() -> None:
