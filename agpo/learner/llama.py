@@ -185,7 +185,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         tokens = len(hidden)
         width = len(query) // layout.heads
-        normed, scale = _normalise(hidden, epsilon)
+        normed, scale = normalise(hidden, epsilon)
         weight = torch.cat((_pair(query, layout.heads), _pair(key, layout.kv_heads), value))
         projected = normed @ (weight * norm).T
         _turn(projected.view(tokens, -1, width)[:, : -layout.kv_heads], turns)
@@ -233,7 +233,7 @@ class _Mlp(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, epsilon: float
     ) -> Tensor:
-        normed, scale = _normalise(hidden, epsilon)
+        normed, scale = normalise(hidden, epsilon)
         gated, upped = normed @ (gate * norm).T, normed @ (up * norm).T
         ctx.save_for_backward(norm, gate, up, down, normed, scale, gated, upped)
         return torch.addmm(hidden, torch.nn.functional.silu(gated).mul_(upped), down.T)
@@ -259,7 +259,7 @@ _attend: Callable[..., Tensor] = _Attention.apply
 _feed_forward: Callable[..., Tensor] = _Mlp.apply
 
 
-def _normalise(hidden: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def normalise(hidden: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """RMS norm without its weight [tokens, width], and the factor of each token [tokens, 1]."""
     norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
     scale = norm.square_().div_(hidden.shape[-1]).add_(epsilon).rsqrt_()

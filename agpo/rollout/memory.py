@@ -55,7 +55,7 @@ class ChunkMemory:
 def chunk_memory(size: ModelSize, samples: int, prompt: int, tokens: int) -> ChunkMemory:
     """Of groups of ``samples`` rows with prompts and answers of so many tokens, all of them in fp32.
 
-    `LlamaWeights` copies the weights of small models. A prompt's keys and values are kept once for its group.
+    `LlamaCopy` copies the weights of small models. A prompt's keys and values are kept once for its group.
     """
     token = 2 * size.layers * size.kv_heads * size.head_width * _FP32
     reading = (4 * size.width + 3 * size.feed_forward) * _FP32  # of a prompt's token, one layer at a time

@@ -70,7 +70,7 @@ def sample_answers(
         drawn[live, position] = token.cpu().numpy()
         logprobs[live, position] = logp[rows, token].cpu().numpy()
 
-        ended = np.isin(drawn[live, position], stop_ids)
+        ended = (drawn[live, position, None] == stop_ids).any(axis=1)
         lengths[live[ended]] = position + 1
         truncated[live[ended]] = False
         if progress is not None and ended.any():

@@ -72,9 +72,10 @@ def test_weights_are_read_live(decoder_type: type[Any]) -> None:
     _assert_equal_logits(after, _read_whole(model, [[3, 4, 5]]))
 
 
-def test_weights_of_a_large_model_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["llama biases", "qwen3"])
+def test_weights_of_a_large_model_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(llama_weights, "LARGEST_COPY", 0)
-    model = make_model("llama biases")
+    model = make_model(kind)
     found, texts = _follow(LlamaDecoder(model), DIFFERENT_LENGTHS, seed=0)
     for logits, rows in zip(found, texts, strict=True):
         _assert_equal_logits(logits, _read_whole(model, rows))
