@@ -90,7 +90,7 @@ def cut_micro_batches(batch: Batch, rows: np.ndarray, tokens: int, padded: bool 
     """Row numbers in parts of at most ``tokens`` tokens (one row at least).
 
     ``padded``: by length, and each row counts as long as the longest of its part. Else by group, then by length: rows
-    of a group have a prompt in common, which a part reads once, so a group that fits in a part is not cut.
+    of a group have a prompt in common, which `LlamaBody` reads once a part, so a group that fits in one is not cut.
     """
     lengths = np.array([len(batch.prompts[row]) + len(batch.responses[row]) for row in rows])
     groups = batch.groups.numpy()[rows]

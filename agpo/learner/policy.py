@@ -16,6 +16,7 @@ from agpo.learner.folder import model_files
 from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.logprobs import chunked_logprobs
 from agpo.learner.packed import PackedRows, pack_padded
+from agpo.learner.packed_attention import NotByRows, PackedModel, probe_rows, takes_rows
 from agpo.settings import ModelShape, Precision
 
 
@@ -100,8 +101,13 @@ def _stop_ids(generation: Any, tokenizer: Any) -> set[int]:
     return stops - {None}
 
 
+_LITTLE_PADDING = 1.05  # places a token: so many cost less than what packed attention adds (our measurement)
+
+
 class LogprobReader:
     """Reads token log-probs from a causal model: chunked over the vocabulary where its head is a plain linear map.
+
+    Rows are read without padding where that gives what the padded rows give, see `PackedModel`.
 
     ``precision`` bf16 makes the matrix products in bf16 (autocast); weights, sums and the results stay in fp32.
     ``checkpoint``: see `checkpoint_layers`.
@@ -116,6 +122,10 @@ class LogprobReader:
         self.small_llama = LlamaBody(model) if plain and is_small_llama(model) else None
         if checkpoint:
             checkpoint_layers(model)
+        self.module, self.output = (self.body, "last_hidden_state") if self.chunked else (model, "logits")
+        self.packed = PackedModel(self.module) if self.small_llama is None and takes_rows(self.module) else None
+        if self.packed is not None and not self._packed_is_exact(self.packed):
+            self.packed = None
 
     def read(self, ids: Tensor, chosen: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [number chosen] of the tokens ``ids[chosen]`` given what is before them.
@@ -128,13 +138,16 @@ class LogprobReader:
     def read_packed(self, rows: PackedRows, temperature: float) -> tuple[Tensor, Tensor]:
         """The same of rows without padding."""
         before, targets = rows.before(), rows.targets
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.half):
-            found: Tensor = self._hidden(before) if self.chunked else self._run(self.model, before, "logits")
+        with self._autocast(self.half):
+            found = self._run(before)
         if self.chunked:
             hidden, weight, bias = map(self._cast, (found, self.head.weight, self.head.bias))
             return chunked_logprobs(hidden, weight, targets, temperature, bias)
         logp = torch.log_softmax((found if found.dtype == torch.float64 else found.float()) / temperature, dim=-1)
         return logp.gather(1, targets[:, None])[:, 0], -(logp.exp() * logp).sum(-1)
+
+    def _autocast(self, half: bool) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=half)
 
     def _cast(self, part: Any) -> Any:
         """For the head, which is not called as a module: autocast does not reach it."""
@@ -143,24 +156,46 @@ class LogprobReader:
     @property
     def padded(self) -> bool:
         """Whether rows are read padded to the longest of a call."""
-        return self.small_llama is None
+        return self.small_llama is None and self.packed is None
 
     def limit_tokens(self, most: int) -> int:
         """How many of ``most`` tokens to read at a time for speed."""
         return most if self.small_llama is None else min(most, self.small_llama.tokens)
 
-    def _hidden(self, rows: PackedRows) -> Tensor:
-        """Last hidden states [number chosen, width]."""
+    def _run(self, rows: PackedRows) -> Tensor:
+        """Last hidden states, or logits where the head is not linear, at the chosen tokens, [number chosen, …]."""
         if self.small_llama is not None:
             return self.small_llama(rows.ids, rows.lengths, rows.chosen)
-        return self._run(self.body, rows, "last_hidden_state")
+        padded = len(rows.lengths) * int(rows.lengths.max())
+        if self.packed is None or padded <= _LITTLE_PADDING * len(rows.ids):
+            return self._run_padded(rows)
+        return self.packed(rows, self.output)
 
-    @staticmethod
-    def _run(module: Any, rows: PackedRows, output: str) -> Tensor:
-        """An output of the model or its body at the chosen tokens, [number chosen, …]."""
+    def _run_padded(self, rows: PackedRows) -> Tensor:
         ids, chosen = rows.pad()
-        found: Tensor = getattr(module(input_ids=ids, use_cache=False), output)[chosen]
+        found: Tensor = getattr(self.module(input_ids=ids, use_cache=False), self.output)[chosen]
         return found
+
+    @torch.inference_mode()
+    def _packed_is_exact(self, packed: PackedModel) -> bool:
+        """Whether short rows give the same packed and padded, also in bf16 where that is asked for.
+
+        What a model carries over tokens other than by attention, as in convolutions, would reach the next row.
+        """
+        rows = probe_rows(self.module)
+        for half in {False, self.half}:
+            with self._autocast(half):
+                try:
+                    found = packed(rows, self.output)
+                except (NotByRows, RuntimeError):  # the other: a kernel that this build or GPU lacks
+                    return False
+                expected = self._run_padded(rows)
+            # Also of models in fp64: those of transformers round to fp32 within.
+            rounding = torch.finfo(torch.bfloat16 if half else torch.float32).eps
+            error = (found - expected).square().mean().sqrt()
+            if not error <= rounding**0.5 * expected.std():
+                return False
+        return True
 
     @torch.inference_mode()
     def _head_is_linear(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import rms_norm
 
 VOCABULARY = 23
 
@@ -13,10 +14,19 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": True},
     "llama-grouped": {"num_key_value_heads": 1},
     "llama-biased": {"attention_bias": True, "mlp_bias": True},
+    "qwen2": {"num_key_value_heads": 1},
     "qwen3": {"head_dim": 8, "tie_word_embeddings": False},
+    "mistral-window": {"head_dim": 8, "num_key_value_heads": 1, "sliding_window": 4},
     "gpt2": {},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 16},
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 5.0},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "nemotron": {},
     "cohere": {"logit_scale": 0.25},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "mamba": {},
 }
 
 
@@ -46,6 +56,19 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float64, seed: int = 0, wid
         if name.endswith("bias") or "norm" in name or "ln_" in name:  # else zeros and ones, which hide mistakes
             torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.2)
     return model.to(dtype).eval()
+
+
+def exact(model: Any) -> Any:
+    """Norms and attention in the model's own precision: `transformers` rounds both to fp32."""
+    model.set_attn_implementation("sdpa")
+    for module in model.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.forward = lambda hidden, norm=module: rms_norm(
+                hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon
+            )
+        elif type(module).__name__ == "Gemma3RMSNorm":
+            module.forward = lambda hidden, norm=module: rms_norm(hidden, hidden.shape[-1:], 1 + norm.weight, norm.eps)
+    return model
 
 
 def random_rows(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,9 @@ def sum_of(parts: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class TestLogprobReader:
-    @pytest.mark.parametrize("kind", ["llama", "llama-grouped", "llama-biased", "qwen3", "gpt2", "gemma2", "cohere"])
+    @pytest.mark.parametrize(
+        "kind", ["llama", "llama-grouped", "llama-biased", "qwen3", "mistral-window", "gpt2", "gemma2", "cohere"]
+    )
     @pytest.mark.parametrize("temperature", [1.0, 0.6])
     def test_reads_what_the_model_says(self, kind: str, temperature: float) -> None:
         model = tiny_model(kind)
