@@ -19,6 +19,7 @@ _MEMORY = 25  # updates that a running median is taken of
 _ACCURACY = "rollout/accuracy"
 _MOVED = 0.2  # nats: a token whose log-prob changes by more has moved (our choice); a mean of k3 few tokens decide
 _LEAST = 5  # fewer applied ones are no measure; so many are the start of a run
+_FEWEST_ROWS = 16  # read of a small batch, of which more than a quarter would cost too much (our choice)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Guard:
 
     def choose_rows(self, count: int) -> np.ndarray:
         """The rows of a batch of ``count`` that are read before and after an update."""
-        return np.arange(0, count, math.ceil(count / self.settings.rows))
+        most = min(self.settings.rows, max(_FEWEST_ROWS, count // 4))
+        return np.arange(0, count, math.ceil(count / most))
 
     def check_mismatch(self, divergence: float | None) -> str | None:
         """Why a batch is not learned from whose sampler is so far from the learner; none where they do not compare."""

@@ -228,6 +228,11 @@ def test_rows_are_chosen_evenly(count: int, rows: list[int]) -> None:
     assert guard(rows=4).choose_rows(count).tolist() == rows
 
 
+@pytest.mark.parametrize(("count", "rows"), [(10, 10), (48, 16), (64, 16), (96, 24), (128, 32), (1024, 32)])
+def test_of_a_small_batch_a_quarter_is_read(count: int, rows: int) -> None:
+    assert len(guard().choose_rows(count)) == rows
+
+
 class TestLearner:
     ONE = FREE
     SEVERAL = FREE.model_copy(update={"mini_batches": 2, "epochs": 2})
