@@ -13,6 +13,8 @@ _JOURNALED = "journal/*/steps/*/disagreements.parquet"
 def export(target: Path) -> str:
     """Write the disagreements of all training runs in the store to a CSV file; a sentence about it."""
     count = export_disagreements(_find_disagreements(), target)
+    if not count:
+        return "Nothing to decide: no training run has answers that the audit reads differently; nothing was written"
     return f"{count} answers to decide are in {target}: fill in the column decision (correct or wrong)"
 
 

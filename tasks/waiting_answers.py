@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,17 +14,18 @@ from agpo.artifacts.table import read_table
 from agpo.journal import Update
 from agpo.records import Problems
 from agpo.session import Session
-from tasks.live_table import LiveTable
+from tasks.live_text import LiveText
 from tasks.tracking import RunRef, log_json
 
-SHOWN = 50  # rows of a table
-LONGEST = 300  # characters of a cell
+SHOWN = 20  # answers on a page
+LONGEST = 300  # characters of a text
+_TEXTS = ("problem", "gold", "answer", "extracted")
 _UNVERIFIABLE = (
-    "Answers that could not be verified: they left the loss. Cause gold: mend the gold in the source; response: raise "
+    "They could not be verified and left the loss. Cause gold: mend the gold in the source; response: raise "
     "verify.timeout or verify.memory if people would accept the answer; infrastructure: mend the machine"
 )
 _DISAGREEMENTS = (
-    "Answers that the verifier and the second reading of its audit decide differently: `agpo review export OUT.csv`, "
+    "The verifier and the second reading of its audit decide them differently: `agpo review export OUT.csv`, "
     "fill in the column decision, `agpo review import OUT.csv ANNOTATIONS.parquet`; later runs use them with "
     "`--set verify.annotations=ANNOTATIONS.parquet`"
 )
@@ -35,11 +37,12 @@ class WaitingAnswers:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._read = 0  # finished steps
-        self.unverifiable = _Waiting("unverifiable", _UNVERIFIABLE)
-        self.disagreements = _Waiting("disagreements", _DISAGREEMENTS)
+        self.unverifiable = _Waiting("unverifiable", _UNVERIFIABLE, "{reason}, cause {cause}")
+        readings = "{verifier} for the verifier, {second reading} at second reading"
+        self.disagreements = _Waiting("disagreements", _DISAGREEMENTS, readings)
 
     def show(self, updates: Sequence[Update]) -> None:
-        """Show the tables to which finished steps (``updates``: all of the run, in order) add rows."""
+        """Show the lists to which finished steps (``updates``: all of the run, in order) add answers."""
         for update in updates[self._read :]:
             if update.metrics.get("verify/unverifiable_share"):
                 self.unverifiable.add(update.step, self._read_unverifiable(update.step))
@@ -49,16 +52,16 @@ class WaitingAnswers:
         self._show()
 
     def end(self, step: int, run: RunRef) -> None:
-        """Read those of the unfinished ``step``, which may be what stopped the run, and log the tables to MLflow."""
+        """Read those of the unfinished ``step``, which may be what stopped the run, and log the lists to MLflow."""
         self.unverifiable.add(step, self._read_unverifiable(step))
         self._show()
-        for table in (self.unverifiable, self.disagreements):
-            if table.count:
-                log_json(run, {"count": table.count, "newest": table.newest}, f"waiting/{table.key}")
+        for waiting in (self.unverifiable, self.disagreements):
+            if waiting.count:
+                log_json(run, {"count": waiting.count, "newest": waiting.newest}, f"waiting/{waiting.key}")
 
     def _show(self) -> None:
-        for table in (self.unverifiable, self.disagreements):
-            table.show(f"Training run {self.session.key[:12]} ({self.session.run.objective.kind})")
+        for waiting in (self.unverifiable, self.disagreements):
+            waiting.show(f"training run {self.session.key[:12]} ({self.session.run.objective.kind})")
 
     def _read_unverifiable(self, step: int) -> Iterator[dict[str, Any]]:
         verdicts = self.session.journal.read_verdicts(step)
@@ -108,21 +111,21 @@ class WaitingAnswers:
 
 
 class _Waiting:
-    """One of the tables. ``count``: of all rows."""
+    """One of the lists. ``count``: of all answers; ``title``: of an answer, with names of its fields in braces."""
 
-    def __init__(self, key: str, note: str) -> None:
-        self.key, self.note = key, note
+    def __init__(self, key: str, note: str, title: str) -> None:
+        self.key, self.note, self.title = key, note, title
         self.count = self._shown = 0
         self._steps: set[int] = set()
         self._rows: deque[dict[str, Any]] = deque(maxlen=SHOWN)
-        self._table = LiveTable(key)
+        self._page = LiveText(key)
 
     @property
     def newest(self) -> list[dict[str, Any]]:
         return list(reversed(self._rows))
 
     def add(self, step: int, rows: Iterator[dict[str, Any]]) -> None:
-        """Rows of a step; a step that is known already is not read."""
+        """Answers of a step; a step that is known already is not read."""
         if step not in self._steps:
             for row in rows:
                 self._steps.add(step)
@@ -131,8 +134,21 @@ class _Waiting:
 
     def show(self, run: str) -> None:
         if self.count > self._shown:
-            self._table.show(self.newest, f"{run}: {self.count}, the newest {len(self._rows)} here. {self.note}")
+            answers = "\n".join(_itemize(row, self.title) for row in self.newest)
+            self._page.show(answers, f"{self.count} answers of {run}, the newest {len(self._rows)} below. {self.note}")
             self._shown = self.count
+
+
+def _itemize(row: Mapping[str, Any], title: str) -> str:
+    """An item of a list: Prefect's pages do not wrap the cells of a table, and they read bare text as Markdown."""
+    texts = (f"    - {name}: {quote(row[name])}" for name in _TEXTS if name in row)
+    return "\n".join([f"- step {row['step']}: **{title.format_map(row)}**", *texts])
+
+
+def quote(text: str) -> str:
+    """One line as literal Markdown (CommonMark 0.31, section 6.1)."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if text else "none"
 
 
 def shorten(text: str) -> str:

@@ -28,12 +28,14 @@ def export_disagreements(sources: Sequence[Path], target: Path) -> int:
     """Write the disagreements (Parquet, `records.Disagreements`) to a CSV file, one row an answer; how many.
 
     A cell that a spreadsheet would take for a formula begins with an apostrophe. ``target`` must not exist, because it
-    may hold decisions.
+    may hold decisions. Without disagreements nothing is written.
     """
     if target.exists():
         raise FileExistsError(f"OUT {str(target)!r} exists and may hold decisions; accepted: a new file")
     _check_folder(target)
     rows = _read_disagreements(sources).unique(_KEY, keep="first", maintain_order=True)
+    if rows.is_empty():
+        return 0
     partial = target.with_name(f"{target.name}.partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

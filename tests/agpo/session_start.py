@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
 import pytest
 
 from agpo.artifacts import ArtifactRef, Store
@@ -23,6 +24,7 @@ from agpo.settings import (
     VerifySettings,
 )
 from agpo.stages import Result
+from agpo.verify import rollouts as verification
 from tests.chaos.snapshot import read_files, read_run
 
 # Two numbers, so that a model that is made in two seconds solves about half of the problems.
@@ -51,8 +53,8 @@ class Start(NamedTuple):
     base: ArtifactRef
 
 
-def make_start(folder: Path) -> Start:
-    store, recipe = Store(folder), Recipe(RUN)
+def make_start(folder: Path, run: TrainRun = RUN) -> Start:
+    store, recipe = Store(folder), Recipe(run)
     problems = recipe.prepare().run(store, {}).ref
     base = recipe.warm_start(problems.key).run(store, {"problems": problems}).ref
     return Start(folder, problems, base)
@@ -96,8 +98,34 @@ def train(session: Session) -> Result:
         return session.publish()
 
 
+def train_all(run: TrainRun, folder: Path) -> Session:
+    """A finished run with problems and a base of its own; ``folder``: of its store."""
+    start = make_start(folder, run)
+    session = Session(run, Store(folder), start.problems, start.base)
+    train(session)
+    return session
+
+
 def snapshot(session: Session) -> dict[str, Any]:
     policy = session.find_published()
     assert policy is not None
     content = session.store.content(policy)
     return {**read_run(session.store.files, session.key), "policy": (policy.key, read_files(content))}
+
+
+def make_unverifiable(monkeypatch: pytest.MonkeyPatch, shares: Iterable[float]) -> None:
+    """Let the first rollouts of each round be unverifiable; ``shares``: of the rounds, as they come to be verified."""
+    verify, of_rounds = verification.verify_rollouts, iter(shares)
+
+    def leave_open(*arguments: Any, **options: Any) -> pl.DataFrame:
+        verdicts: pl.DataFrame = verify(*arguments, **options)
+        open_ones = pl.int_range(pl.len()) < round(next(of_rounds) * len(verdicts))
+        return verdicts.with_columns(
+            verdict=pl.when(open_ones)
+            .then(pl.lit("unverifiable"))
+            .otherwise("verdict")
+            .cast(verdicts["verdict"].dtype),
+            reason=pl.when(open_ones).then(pl.lit("timeout")).otherwise("reason"),
+        )
+
+    monkeypatch.setattr(verification, "verify_rollouts", leave_open)

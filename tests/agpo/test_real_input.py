@@ -7,10 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agpo.artifacts import ArtifactRef, Store
-from agpo.recipe import Recipe
-from agpo.session import Session
 from agpo.settings import FieldMap, FolderBase, RolloutSettings, Supervised, TableProblems, TrainRun, VerifySettings
+from tests.agpo.session_start import train_all
 from tests.tiny_model import write_tiny_model
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -40,27 +38,14 @@ def make_run(source: TableProblems, model: Path) -> TrainRun:
     )
 
 
-def run_training(run: TrainRun, store: Store) -> tuple[Session, ArtifactRef]:
-    recipe = Recipe(run)
-    problems = recipe.prepare().run(store, {}).ref
-    base = recipe.warm_start(problems.key).run(store, {"problems": problems}).ref
-    with Session(run, store, problems, base) as session:
-        for step in session.remaining():
-            session.generate(step)
-            session.verify(step)
-            session.update(step)
-        return session, session.publish().ref
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_table_of_real_problems_trains_a_model_folder(name: str, tmp_path: Path) -> None:
     if not DATA.is_dir():
         pytest.skip("shared/data is not beside the checkout")
-    store = Store(tmp_path / "store")
-    session, trained = run_training(make_run(SOURCES[name], write_tiny_model(tmp_path / "model")), store)
+    session = train_all(make_run(SOURCES[name], write_tiny_model(tmp_path / "model")), tmp_path / "store")
 
-    problems = pl.read_parquet(store.fetch(session.problems) / "problems.parquet")
+    problems = pl.read_parquet(session.store.fetch(session.problems) / "problems.parquet")
     assert {"train", "selection", "confirmation"} == set(problems["split"].cast(pl.String))
     for step in range(2):
         rollouts, verdicts = session.journal.read_rollouts(step), session.journal.read_verdicts(step)
@@ -74,5 +59,7 @@ def test_a_table_of_real_problems_trains_a_model_folder(name: str, tmp_path: Pat
         assert update is not None
         assert update.refused is None
         assert update.metrics["policy/gradient_norm"] > 0
-    weights = [(store.fetch(ref) / "model.safetensors").read_bytes() for ref in (session.base, trained)]
+    trained = session.find_published()
+    assert trained is not None
+    weights = [(session.store.fetch(ref) / "model.safetensors").read_bytes() for ref in (session.base, trained)]
     assert weights[0] != weights[1]

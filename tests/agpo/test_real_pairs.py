@@ -25,16 +25,12 @@ from agpo.settings import (
 )
 from agpo.settings.distil import AlignedEncoder, StudentTraining
 from tests.agpo.relevance.voter import write_voter
+from tests.jsonl import write_jsonl
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "esci"
 SMALL = AlignedEncoder(
     width=16, layers=1, heads=2, feed_forward=32, training=StudentTraining(epochs=1, batch=64, rate=2e-3)
 )
-
-
-def write_rows(file: Path, rows: list[dict[str, Any]]) -> str:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(file)
 
 
 def read_judgments() -> list[dict[str, Any]]:
@@ -66,10 +62,12 @@ def read_sample() -> list[dict[str, Any]]:
 def test_real_pairs_are_labelled_and_distilled(tmp_path: Path) -> None:
     if not DATA.is_dir():
         pytest.skip("shared/data is not beside the checkout")
+    judged = write_jsonl(tmp_path / "judged.jsonl", read_judgments())
+    sample = write_jsonl(tmp_path / "sample.jsonl", read_sample())
     run = NightlyRun(
         family="esci",
         problems=TableProblems(
-            path=write_rows(tmp_path / "judged.jsonl", read_judgments()),
+            path=str(judged),
             verifier="label",
             prompt="plain-v1",
             pair=PairFields(attributes=("brand",)),
@@ -78,7 +76,7 @@ def test_real_pairs_are_labelled_and_distilled(tmp_path: Path) -> None:
         ),
         base=FolderBase(path=str(write_voter(tmp_path / "voter"))),
         rollout=RolloutSettings(tokens=2),
-        label=LabelSettings(samples=5, shard=8, audit=4, path=write_rows(tmp_path / "sample.jsonl", read_sample())),
+        label=LabelSettings(samples=5, shard=8, audit=4, path=str(sample)),
         distil=DistilSettings(encoders=(SMALL,)),
         device="cpu",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import polars as pl
@@ -14,7 +14,16 @@ from agpo.learner.update import Learner
 from agpo.objectives import Agpo, Grpo
 from agpo.rounds import Rounds
 from agpo.session import Session
-from tests.agpo.session_start import RUN, open_session, snapshot, start, store, take_step, train
+from tests.agpo.session_start import (
+    RUN,
+    make_unverifiable,
+    open_session,
+    snapshot,
+    start,
+    store,
+    take_step,
+    train,
+)
 
 __all__ = ["open_session", "start", "store"]
 
@@ -106,6 +115,27 @@ def test_a_refilled_run_goes_on_where_it_was_left(parts: int, open_session: Call
     again = open_session(**REFILLED, seed=1)
     train(again)
     assert snapshot(again) == expected
+
+
+def test_the_bound_on_unverifiable_rollouts_is_one_of_the_whole_step(
+    open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 20 %: a refill of which a quarter is left open goes on, one that takes the step beyond the bound stops it."""
+    with monkeypatch.context() as patch, open_session(**REFILLED) as within:
+        make_unverifiable(patch, chain([0, 0.25], repeat(0)))
+        take_step(within, 0)
+        refill = within.journal.read_round(0, 1)
+        assert refill is not None
+        assert (refill["verdict"] == "unverifiable").sum() > 0.2 * len(refill)
+
+    make_unverifiable(monkeypatch, [1 / 6, 1])
+    beyond = open_session(**REFILLED, seed=1)
+    with pytest.raises(RunStopped) as caught:
+        take_step(beyond, 0)
+    first, second = (len(beyond.journal.read_rollouts(0, round)) for round in range(2))
+    share = (first / 6 + second) / (first + second)
+    assert share < 0.9  # that of the refill is 1
+    assert str(caught.value).startswith(f"step 0: {share:.0%} of the rollouts are unverifiable")
 
 
 def test_a_missing_round_is_named(open_session: Callable[..., Session]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,17 @@ from agpo.artifacts.lease import LeaseHeld
 from agpo.journal import Journal
 from agpo.learner.update import Learner, Outcome
 from agpo.session import RunStopped, Session
-from agpo.verify import rollouts as verification
-from tests.agpo.session_start import RUN, Start, open_session, snapshot, start, store, take_step, train
+from tests.agpo.session_start import (
+    RUN,
+    Start,
+    make_unverifiable,
+    open_session,
+    snapshot,
+    start,
+    store,
+    take_step,
+    train,
+)
 from tests.chaos.snapshot import read_files
 
 __all__ = ["open_session", "start", "store"]
@@ -105,23 +115,6 @@ def test_updates_refused_in_a_row_stop_the_run_and_name_the_steps(
     assert len(list(patient.journal.updates())) == 6
 
 
-def make_unverifiable(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    verify = verification.verify_rollouts
-
-    def leave_open(*arguments: Any, **options: Any) -> pl.DataFrame:
-        verdicts: pl.DataFrame = verify(*arguments, **options)
-        open_ones = pl.int_range(pl.len()) < round(share * len(verdicts))
-        return verdicts.with_columns(
-            verdict=pl.when(open_ones)
-            .then(pl.lit("unverifiable"))
-            .otherwise("verdict")
-            .cast(verdicts["verdict"].dtype),
-            reason=pl.when(open_ones).then(pl.lit("timeout")).otherwise("reason"),
-        )
-
-    monkeypatch.setattr(verification, "verify_rollouts", leave_open)
-
-
 def test_too_many_unverifiable_rollouts_stop_the_run(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +123,7 @@ def test_too_many_unverifiable_rollouts_stop_the_run(
         r"\(most often: timeout\); see .*steps/00000000/verdicts.parquet and remove it to verify them again"
     )
     with monkeypatch.context() as patch:
-        make_unverifiable(patch, share=0.25)
+        make_unverifiable(patch, repeat(0.25))
         for _ in range(2):  # the verdicts are journalled: started again, it stops again
             with open_session() as session:
                 session.generate(0)
@@ -144,7 +137,7 @@ def test_too_many_unverifiable_rollouts_stop_the_run(
 def test_unverifiable_rollouts_within_the_bound_do_not(
     open_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_unverifiable(monkeypatch, share=0.1875)
+    make_unverifiable(monkeypatch, repeat(0.1875))
     session = open_session()
     take_step(session, 0)
     assert session.journal.read_update(0).metrics["verify/unverifiable_share"] == 0.1875  # type: ignore[union-attr]

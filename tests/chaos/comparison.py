@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import get_client
 
 from tests.chaos.attempt import Attempts, KillPoint, mark_crashed
 from tests.chaos.crash import Crash, crash_after
 from tests.chaos.snapshot import read_run, read_runs
 from tests.flows.night import Place, smoke
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place.make(tmp_path_factory.mktemp("undisturbed") / "home", mlflow_template)
+    assert place.run(smoke()).is_completed()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, mlflow_template: Path) -> Place:
+    return Place.make(tmp_path / "home", mlflow_template)
 
 
 def read_night(place: Place) -> dict[str, Any]:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.chaos.attempt import draw_kill_points
-from tests.chaos.comparison import assert_equal_nights, run_crashing_night, run_killed_night, run_retried_night
-from tests.flows.night import Place, smoke
+from tests.chaos.comparison import (
+    assert_equal_nights,
+    place,
+    run_crashing_night,
+    run_killed_night,
+    run_retried_night,
+    undisturbed,
+)
+from tests.flows.night import Place
 from tests.pipeline_fixtures import mlflow_template, prefect_server
 
-__all__ = ["mlflow_template", "prefect_server"]
+__all__ = ["mlflow_template", "place", "prefect_server", "undisturbed"]
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place.make(tmp_path_factory.mktemp("undisturbed") / "home", mlflow_template)
-    assert place.run(smoke()).is_completed()
-    return place
-
-
-@pytest.fixture
-def place(tmp_path: Path, mlflow_template: Path) -> Place:
-    return Place.make(tmp_path / "home", mlflow_template)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,27 +12,19 @@ from tasks.tracking import RunRef, connect
 from tests.chaos.attempt import KillPoint, draw_kill_points
 from tests.chaos.comparison import (
     assert_equal_nights,
+    place,
     read_attempts,
     run_crashing_night,
     run_killed_night,
     run_retried_night,
+    undisturbed,
 )
 from tests.chaos.crash import Crash
 from tests.flows.night import Place, smoke
 
+__all__ = ["place", "undisturbed"]
+
 pytestmark = [pytest.mark.services, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(prefect_server: str, mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place.make(tmp_path_factory.mktemp("undisturbed") / "home", mlflow_template)
-    assert place.run(smoke()).is_completed()
-    return place
-
-
-@pytest.fixture
-def place(tmp_path: Path, mlflow_template: Path) -> Place:
-    return Place.make(tmp_path / "home", mlflow_template)
 
 
 @pytest.mark.timeout(600)

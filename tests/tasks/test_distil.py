@@ -14,7 +14,7 @@ from agpo.settings import StudentJudging
 from agpo.student.gate import decide
 from tasks import distil
 from tasks.student_registry import StudentRegistry
-from tasks.tracking import open_run
+from tasks.tracking import RunRef
 from tests.agpo.student.tiny_student import make_values, write_student
 
 find_champion = distil.find_student_champion.__wrapped__  # type: ignore[attr-defined]
@@ -32,8 +32,7 @@ class Folders:
 
 
 @pytest.fixture
-def pipeline(mlflow_uri: str, tmp_path: Path) -> Any:
-    run = open_run("agpo/nightly", "nightly", "key", tracking_uri=mlflow_uri)
+def pipeline(run: RunRef, tmp_path: Path) -> Any:
     return SimpleNamespace(parent=run, run=SimpleNamespace(family="shop"), store=Folders(tmp_path))
 
 

@@ -8,12 +8,7 @@ import pytest
 
 from agpo.artifacts import ArtifactRef
 from tasks.registry import Registry
-from tasks.tracking import RunRef, open_run
-
-
-@pytest.fixture
-def run(mlflow_uri: str) -> RunRef:
-    return open_run("agpo/nightly", "nightly", "key", tracking_uri=mlflow_uri)
+from tasks.tracking import RunRef
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from agpo.artifacts import ArtifactRef
 from agpo.relevance import find_scheme
 from agpo.student.scorer import Scorer
 from tasks.student_registry import StudentRegistry, save_model
-from tasks.tracking import RunRef, open_run
+from tasks.tracking import RunRef
 from tests.agpo.student.tiny_student import make_values, write_student
 
 
@@ -34,11 +34,6 @@ def saved(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("saved") / "model"
     save_model(folder, target, "ab" * 32)
     return target
-
-
-@pytest.fixture
-def run(mlflow_uri: str) -> RunRef:
-    return open_run("agpo/nightly", "nightly", "key", tracking_uri=mlflow_uri)
 
 
 @pytest.fixture

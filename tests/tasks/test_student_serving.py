@@ -21,7 +21,7 @@ from agpo.artifacts import ArtifactRef
 from agpo.relevance import find_scheme
 from agpo.student.scorer import Scorer
 from tasks.student_registry import StudentRegistry
-from tasks.tracking import open_run
+from tasks.tracking import RunRef
 from tests.agpo.student.tiny_student import make_values, write_student
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -36,9 +36,8 @@ def scorer(tmp_path: Path) -> Scorer:
 
 
 @pytest.fixture
-def port(mlflow_uri: str, scorer: Scorer, tmp_path: Path) -> Iterator[int]:
+def port(mlflow_uri: str, run: RunRef, scorer: Scorer, tmp_path: Path) -> Iterator[int]:
     """A server of the family's champion, ended with all its processes."""
-    run = open_run("agpo/nightly", "nightly", "key", tracking_uri=mlflow_uri)
     registry = StudentRegistry(mlflow_uri, "shop")
     ref = ArtifactRef(uri="s3://b/student/a", key="a", sha256="cd" * 32, kind="student", rows=0, bytes=1_234)
     registry.promote(registry.register(ref, tmp_path / "student", run))

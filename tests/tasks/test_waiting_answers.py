@@ -1,8 +1,8 @@
-"""The answers of a training run that wait for people, as tables of its flow run."""
+"""The answers of a training run that wait for people, on the page of its flow run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -13,9 +13,9 @@ from agpo.journal import Update
 from agpo.records import Disagreements
 from agpo.session import Session
 from tasks import waiting_answers
-from tasks.live_table import LiveTable
+from tasks.live_text import LiveText
 from tasks.tracking import RunRef
-from tasks.waiting_answers import LONGEST, WaitingAnswers, shorten, shorten_tail
+from tasks.waiting_answers import LONGEST, WaitingAnswers, quote, shorten, shorten_tail
 from tests.agpo.session_start import open_session, start, store, take_step
 
 __all__ = ["open_session", "start", "store"]
@@ -27,13 +27,10 @@ class Page:
     """Stands for the flow run's page and the MLflow run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.shown: list[tuple[str, list[dict[str, Any]], str]] = []
+        self.shown: list[tuple[str, str, str]] = []
         self.logged: dict[str, Any] = {}
-        monkeypatch.setattr(LiveTable, "show", lambda table, *content: self.note(table.key, *content))
+        monkeypatch.setattr(LiveText, "show", lambda live, *content: self.shown.append((live.key, *content)))
         monkeypatch.setattr(waiting_answers, "log_json", lambda run, content, name: self.logged.update({name: content}))
-
-    def note(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-        self.shown.append((key, list(rows), description))
 
 
 @pytest.fixture
@@ -62,6 +59,10 @@ def updates_with(session: Session, **figures: float) -> list[Update]:
     return [update.model_copy(update={"metrics": named}) for update in session.journal.updates()]
 
 
+def read_titles(shown: str) -> list[str]:
+    return [line.removeprefix("- ") for line in shown.splitlines() if line.startswith("- ")]
+
+
 def test_the_newest_unverifiable_answers_are_shown_and_all_counted(
     open_session: Callable[..., Session], page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,10 +75,10 @@ def test_the_newest_unverifiable_answers_are_shown_and_all_counted(
     updates = updates_with(session, unverifiable_share=0.1)
     waiting.show(updates)
     waiting.show(updates)
-    (_, early, _), (key, rows, description) = page.shown  # nothing new, nothing shown
+    (_, early, _), (key, shown, description) = page.shown  # nothing new, nothing shown
     assert key == "unverifiable"
-    assert [row["reason"] for row in early] == ["first"] * 3
-    assert [(row["step"], row["reason"]) for row in rows] == [(1, "second")] * 4 + [(0, "first")]
+    assert read_titles(early) == ["step 0: **first, cause gold**"] * 3
+    assert read_titles(shown) == ["step 1: **second, cause gold**"] * 4 + ["step 0: **first, cause gold**"]
     problems = pl.read_parquet(session.store.fetch(session.problems) / "problems.parquet")
     verdicts, rollouts = session.journal.read_verdicts(1), session.journal.read_rollouts(1)
     assert verdicts is not None
@@ -85,16 +86,13 @@ def test_the_newest_unverifiable_answers_are_shown_and_all_counted(
     asked = problems.row(by_predicate=pl.col("id") == last["problem_id"], named=True)
     assert session._live is not None
     text = session._live.tokenizer.decode(last["response_ids"], skip_special_tokens=True)
-    assert rows[0] == {
-        "step": 1,
-        "problem": asked["prompt"],
-        "gold": asked["gold"],
-        "answer": " ".join(text.split()),
-        "cause": "gold",
-        "reason": "second",
-    }
+    assert shown.splitlines()[1:4] == [
+        f"    - problem: ` {asked['prompt']} `",
+        f"    - gold: ` {asked['gold']} `",
+        f"    - answer: ` {' '.join(text.split())} `",
+    ]
     assert description.startswith(
-        f"Training run {session.key[:12]} (agpo): 7, the newest 5 here. Answers that could not"
+        f"7 answers of training run {session.key[:12]} (agpo), the newest 5 below. They could not be verified"
     )
 
 
@@ -108,14 +106,10 @@ def test_disagreements_have_both_readings_and_say_how_to_decide(
     table = pl.DataFrame([found], schema=Disagreements.create_empty().schema, orient="row")
     write_table(session.journal.files, "steps/00000000/disagreements.parquet", table, Disagreements)
     WaitingAnswers(session).show(updates_with(session, disagreement_rate=0.5))
-    ((key, (row,), description),) = page.shown
+    ((key, shown, description),) = page.shown
     assert key == "disagreements"
-    assert (row["answer"], row["extracted"], row["verifier"], row["second reading"]) == (
-        "so it is 8\ufffd",
-        "8",
-        "correct",
-        "wrong",
-    )
+    assert read_titles(shown) == ["step 0: **correct for the verifier, wrong at second reading**"]
+    assert shown.splitlines()[3:] == ["    - answer: ` so it is 8\ufffd `", "    - extracted: ` 8 `"]
     assert "agpo review export OUT.csv" in description
     assert "verify.annotations=" in description
 
@@ -140,9 +134,17 @@ def test_the_step_that_stopped_the_run_is_shown_and_logged(open_session: Callabl
     waiting = WaitingAnswers(session)
     waiting.show([])
     waiting.end(0, RUN)
-    ((key, rows, _),) = page.shown
-    assert (key, len(rows)) == ("unverifiable", 2)
-    assert page.logged == {"waiting/unverifiable": {"count": 2, "newest": rows}}
+    ((key, shown, _),) = page.shown
+    assert (key, len(read_titles(shown))) == ("unverifiable", 2)
+    ((name, logged),) = page.logged.items()
+    assert (name, logged["count"]) == ("waiting/unverifiable", 2)
+    assert [(row["step"], row["reason"], row["cause"]) for row in logged["newest"]] == [(0, "timeout", "gold")] * 2
+
+
+def test_texts_are_shown_to_the_letter() -> None:
+    assert quote("2*3*4 <b>") == "` 2*3*4 <b> `"
+    assert quote("` and ``") == "``` ` and `` ```"
+    assert quote("") == "none"
 
 
 def test_texts_are_shortened_at_the_end_that_says_less() -> None:

@@ -17,6 +17,7 @@ from agpo.problems.prepare import prepare
 from agpo.records import Demonstrations, Pairs, Problems, Quarantine
 from agpo.settings import ShopProblems, TableProblems
 from agpo.stages import Work
+from tests.jsonl import write_jsonl
 
 AUDIT = ("label_id", "pair_id", "query", "title", "attributes", "votes", "label", "agreement", "decision")
 SHOP = ShopProblems(train=20, selection=8, confirmation=8, unlabelled=12, demonstrations=5)
@@ -42,8 +43,7 @@ def write_source(folder: Path) -> TableProblems:
         {"n": f"row-{n}", "query": f"mug {n % 100}", "title": f"Mug {n}", "brand": "Acme", "label": "E"}
         for n in range(300)
     ]
-    path = folder / "rows.jsonl"
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    path = write_jsonl(folder / "rows.jsonl", rows)
     return TableProblems(
         path=str(path),
         verifier="label",
@@ -128,9 +128,7 @@ def test_decisions_about_rows_of_a_table(work: Work, tmp_path: Path) -> None:
 
 
 def test_no_decided_pair_of_an_evaluation_set_is_trained_on(work: Work, tmp_path: Path) -> None:
-    evaluated = tmp_path / "test.jsonl"
-    queries = ["mug 3", "Sofa"]
-    evaluated.write_text("".join(f"{json.dumps({'query': query})}\n" for query in queries), encoding="utf-8")
+    evaluated = write_jsonl(tmp_path / "test.jsonl", ({"query": query} for query in ("mug 3", "Sofa")))
     settings = write_source(tmp_path).model_copy(update={"evaluation_sets": (str(evaluated),)})
     prepare(settings, work)
     pairs = read_table(work.out, "pairs.parquet", Pairs)

@@ -15,6 +15,7 @@ from agpo.problems.table import TooManyBadRows
 from agpo.records import Problems, Quarantine
 from agpo.settings import TableProblems
 from agpo.stages import Work
+from tests.jsonl import write_jsonl
 
 GCD = {"task": "gcd", "entry": {"answer": "6", "metadata": {}}}
 
@@ -73,8 +74,7 @@ def test_without_the_verifiers_library_nothing_is_prepared(monkeypatch: pytest.M
 def test_bad_golds_are_in_quarantine_before_their_questions_count(work: Work) -> None:
     golds = ["3 5 2 = 16", "3 5 2 : 16", "1 2 : 3"]
     rows = [{"question": question, "answer": gold} for question, gold in zip("aab", golds, strict=True)]
-    path = work.out.with_name("rows.jsonl")
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    path = write_jsonl(work.out.with_name("rows.jsonl"), rows)
     settings = TableProblems(
         path=str(path), verifier="countdown", prompt="plain-v1", selection=0, confirmation=0, largest_bad_share=0.5
     )

@@ -16,16 +16,12 @@ from agpo.relevance import read_gold, scheme_names
 from agpo.settings import PairFields, ProblemSource, TableProblems
 from agpo.stages import Work
 from agpo.verify.label import verify_label
+from tests.jsonl import write_jsonl
 
 
 def source(path: Path, **settings: Any) -> TableProblems:
     defaults = {"verifier": "label", "prompt": "relevance-esci4-v1", "selection": 0, "confirmation": 0}
     return TableProblems(path=str(path), **{**defaults, **settings})
-
-
-def write_rows(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_pairs_become_problems_with_their_parts_kept(work: Work, tmp_path: Path) -> None:
@@ -35,7 +31,7 @@ def test_pairs_become_problems_with_their_parts_kept(work: Work, tmp_path: Path)
         {"query": "sofa", "title": "Sofa bed", "label": 2, "product": {"color": "red"}},
         {"query": "sofa", "title": "Mug", "label": 0.0},
     ]
-    path = write_rows(tmp_path / "rows.jsonl", rows)
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
     prepare(source(path, pair=PairFields(attributes=("product.brand", "product.color"))), work)
     pairs = read_table(work.out, "pairs.parquet", Pairs)
     assert pairs.select("query", "title", "attributes", "gold").rows() == [
@@ -57,7 +53,7 @@ def test_pairs_become_problems_with_their_parts_kept(work: Work, tmp_path: Path)
 
 def test_demonstrations_satisfy_the_verifier(work: Work, tmp_path: Path) -> None:
     rows = [{"query": "mug", "title": f"Mug {label}", "label": label} for label in "ESCI"]
-    prepare(source(write_rows(tmp_path / "rows.jsonl", rows)), work)
+    prepare(source(write_jsonl(tmp_path / "rows.jsonl", rows)), work)
     shown = read_table(work.out, "demonstrations.parquet", Demonstrations)
     problems = read_table(work.out, "problems.parquet", Problems)
     golds = zip(shown["response"], problems["gold"], strict=True)
@@ -77,7 +73,7 @@ def test_no_pair_is_guessed(work: Work, tmp_path: Path) -> None:
         {"query": "mug", "title": "Mug 1", "label": "S"},
         ["mug", "Mug", "E"],
     ]
-    path = write_rows(tmp_path / "rows.jsonl", good + bad)
+    path = write_jsonl(tmp_path / "rows.jsonl", good + bad)
     prepare(source(path, largest_bad_share=0.5), work)
     quarantine = read_table(work.out, "quarantine.parquet", Quarantine).sort("row")
     assert quarantine.select("row", "reason").rows() == [
@@ -106,7 +102,7 @@ def test_all_pairs_of_a_query_are_in_one_split(work: Work, tmp_path: Path) -> No
         for number in range(600)
     ]
     fields = PairFields(query="q", title="t", label="l", id="n")
-    prepare(source(write_rows(tmp_path / "rows.jsonl", rows), pair=fields, selection=15, confirmation=15), work)
+    prepare(source(write_jsonl(tmp_path / "rows.jsonl", rows), pair=fields, selection=15, confirmation=15), work)
     problems = read_table(work.out, "problems.parquet", Problems)
     pairs = read_table(work.out, "pairs.parquet", Pairs)
     assert pairs.group_by("query_id").agg(pl.col("split").n_unique())["split"].max() == 1
@@ -126,7 +122,7 @@ def test_the_esci_sample(work: Work, tmp_path: Path, shared_data: Path) -> None:
     fields = PairFields(
         title="product.title", attributes=("product.brand", "product.color"), label="esci_label", id="example_id"
     )
-    path = write_rows(tmp_path / "esci.jsonl", rows)
+    path = write_jsonl(tmp_path / "esci.jsonl", rows)
     made = prepare(source(path, pair=fields), work)
     assert made["metrics"]["problems/kept"] == 16
     pairs = read_table(work.out, "pairs.parquet", Pairs)
@@ -145,7 +141,7 @@ def test_integer_ratings_are_read(work: Work, tmp_path: Path, shared_data: Path)
         for query in judged["judgmentRatings"]
         for rating in query["ratings"]
     ]
-    made = prepare(source(write_rows(tmp_path / "rows.jsonl", rows)), work)
+    made = prepare(source(write_jsonl(tmp_path / "rows.jsonl", rows)), work)
     assert made["metrics"]["problems/read"] == len(rows) == 3054
     reasons = set(read_table(work.out, "quarantine.parquet", Quarantine)["reason"])
     assert reasons <= {"duplicate id"}
@@ -156,7 +152,7 @@ def test_integer_ratings_are_read(work: Work, tmp_path: Path, shared_data: Path)
 @pytest.mark.parametrize("name", scheme_names())
 def test_every_scheme_has_a_prompt_that_names_its_labels(name: str, work: Work, tmp_path: Path) -> None:
     letter = {"binary": "R", "ads3": "P", "esci4": "C", "lref5": "M"}[name]
-    path = write_rows(tmp_path / "rows.jsonl", [{"query": "mug", "title": "Mug", "label": letter}])
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"query": "mug", "title": "Mug", "label": letter}])
     prepare(source(path, scheme=name, prompt=f"relevance-{name}-v1"), work)
     row = read_table(work.out, "problems.parquet", Problems).row(0, named=True)
     found = read_gold(row["gold"])

@@ -17,6 +17,7 @@ from agpo.problems.table import TooManyBadRows
 from agpo.records import Demonstrations, Problems, Quarantine
 from agpo.settings import CountdownProblems, FieldMap, TableProblems
 from agpo.stages import PREPARE, Work
+from tests.jsonl import write_jsonl
 
 COUNTDOWN = CountdownProblems(train=20, selection=4, confirmation=6, demonstrations=30)
 
@@ -29,8 +30,7 @@ def receipt(work: Work) -> dict[str, Any]:
 def write_rows(path: Path, count: int, bad: int = 0) -> str:
     good = [{"question": f"{number} + 1?", "answer": str(number + 1)} for number in range(count - bad)]
     rows = good + [{"question": f"bad {number}?", "answer": ""} for number in range(bad)]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return str(path)
+    return str(write_jsonl(path, rows))
 
 
 def test_the_stage_names_this_function() -> None:

@@ -17,16 +17,12 @@ from agpo.problems.table import TooManyBadRows
 from agpo.records import Pairs, Quarantine
 from agpo.settings import PairFields, UnlabelledPairs
 from agpo.stages import PREPARE_PAIRS, Work
+from tests.jsonl import write_jsonl
 
 
 def source(path: Path | str, **settings: Any) -> UnlabelledPairs:
     defaults = {"pair": PairFields(), "scheme": "esci4", "prompt": "relevance-esci4-v1", "largest_bad_share": 0.05}
     return UnlabelledPairs(path=str(path), **{**defaults, **settings})
-
-
-def write_rows(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_the_stage_names_this_function() -> None:
@@ -42,7 +38,7 @@ def test_pairs_and_their_gold_where_a_row_has_one(work: Work, tmp_path: Path) ->
         {"query": "sofa", "title": "Mug", "label": 0},
     ]
     fields = PairFields(attributes=("product.brand", "product.color"))
-    made = prepare_pairs(source(write_rows(tmp_path / "rows.jsonl", rows), pair=fields), work)
+    made = prepare_pairs(source(write_jsonl(tmp_path / "rows.jsonl", rows), pair=fields), work)
     pairs = read_table(work.out, "pairs.parquet", Pairs)
     assert pairs.select("query", "title", "attributes", "gold").rows() == [
         ("red mug", "Mug, 12 oz", "brand: Aroma", None),
@@ -78,7 +74,7 @@ def test_no_pair_is_guessed(work: Work, tmp_path: Path) -> None:
         {"n": "e", "query": "mug", "title": "Mug 4"},
         {"n": "row-3", "query": "mug", "title": "Mug 4"},
     ]
-    path = write_rows(tmp_path / "rows.jsonl", good + bad)
+    path = write_jsonl(tmp_path / "rows.jsonl", good + bad)
     with path.open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     prepare_pairs(source(path, pair=PairFields(id="n"), largest_bad_share=0.5), work)
@@ -104,7 +100,7 @@ def test_no_pair_is_guessed(work: Work, tmp_path: Path) -> None:
 
 def test_repeats_across_files_and_batches(work: Work, tmp_path: Path) -> None:
     rows = [{"query": f"mug {number}", "title": "Mug"} for number in range(9000)]
-    write_rows(tmp_path / "a.jsonl", rows)
+    write_jsonl(tmp_path / "a.jsonl", rows)
     pl.DataFrame(rows[:3]).write_parquet(tmp_path / "b.parquet")
     (tmp_path / "c.csv.gz").write_bytes(gzip.compress(b"query,title\nmug 8999,Mug\nsofa,Sofa\n"))
     made = prepare_pairs(source(f"{tmp_path}/*.[jpc]*"), work)
@@ -122,7 +118,7 @@ def test_repeats_across_files_and_batches(work: Work, tmp_path: Path) -> None:
 
 def test_the_same_source_gives_the_same_bytes(work: Work, tmp_path: Path) -> None:
     rows = [{"query": f"mug {number % 50}", "title": f"Mug {number % 8500}"} for number in range(9000)]
-    path = write_rows(tmp_path / "rows.jsonl", rows)
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
     again = replace(work, out=tmp_path / "again")
     again.out.mkdir()
     for each in (work, again):
@@ -133,7 +129,7 @@ def test_the_same_source_gives_the_same_bytes(work: Work, tmp_path: Path) -> Non
 
 def test_too_many_bad_rows_stop_the_run(work: Work, tmp_path: Path) -> None:
     rows = [{"query": "mug", "title": f"Mug {number}" if number else ""} for number in range(10)]
-    settings = source(write_rows(tmp_path / "rows.jsonl", rows))
+    settings = source(write_jsonl(tmp_path / "rows.jsonl", rows))
     with pytest.raises(TooManyBadRows) as caught:
         prepare_pairs(settings, work)
     assert str(caught.value).startswith("1 of 10 rows are bad (1 empty title), accepted: at least one good row and ")
@@ -159,7 +155,7 @@ def test_the_esci_sample(work: Work, tmp_path: Path, shared_data: Path) -> None:
         products = {row["fields"]["id"]: row["fields"] for row in map(json.loads, file)}
     rows = [{**row, "product": products[row["product_id"]]} for row in examples.iter_rows(named=True)]
     fields = PairFields(title="product.title", attributes=("product.brand",), label="esci_label", id="example_id")
-    made = prepare_pairs(source(write_rows(tmp_path / "esci.jsonl", rows), pair=fields), work)
+    made = prepare_pairs(source(write_jsonl(tmp_path / "esci.jsonl", rows), pair=fields), work)
     assert made["metrics"] == {"pairs/read": 16, "pairs/kept": 16, "pairs/quarantined": 0, "pairs/judged": 16}
     pairs = read_table(work.out, "pairs.parquet", Pairs)
     assert pairs["gold"].to_list() == [f"esci4:{letter}" for letter in examples["esci_label"]]

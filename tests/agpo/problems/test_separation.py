@@ -20,12 +20,12 @@ from agpo.records import Demonstrations, Pairs, Problems, Quarantine
 from agpo.settings import FieldMap, HubProblems, PairFields, TableProblems
 from agpo.stages import Work
 from tests.agpo.problems.test_duplicates import write_text
+from tests.jsonl import write_jsonl
 
 
 def write_rows(path: Path, questions: Iterable[str], field: str = "question") -> str:
     rows = [{field: question, "answer": f"it is\n#### {number}"} for number, question in enumerate(questions)]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return str(path)
+    return str(write_jsonl(path, rows))
 
 
 def read_receipt(work: Work) -> dict[str, Any]:
@@ -211,8 +211,7 @@ def test_pairs_are_kept_apart_by_their_queries(work: Work, tmp_path: Path) -> No
         for query in queries
         for ad in range(3)
     ]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("".join(json.dumps({**pair, "label": "E"}) + "\n" for pair in pairs), encoding="utf-8")
+    path = write_jsonl(tmp_path / "pairs.jsonl", ({**pair, "label": "E"} for pair in pairs))
     settings = TableProblems(path=str(path), verifier="label", prompt="plain-v1", selection=0, confirmation=0)
     test = write_rows(tmp_path / "test.jsonl", ["Red  shoe size 7", "blue shoe size 8"], field="search.term")
     made = prepare(settings.model_copy(update={"evaluation_sets": (f"{test}#search.term",)}), work)

@@ -9,16 +9,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from agpo.artifacts import Store
 from agpo.artifacts.table import read_table
 from agpo.problems import encode_texts
 from agpo.problems.prepare import prepare
 from agpo.problems.shop import generate_shop
 from agpo.problems.tokenizer import shop_tokenizer
 from agpo.profile import load_settings
-from agpo.recipe import Recipe
 from agpo.records import Pairs
-from agpo.session import Session
 from agpo.settings import (
     FolderBase,
     ModelShape,
@@ -32,6 +29,7 @@ from agpo.settings import (
     VerifySettings,
 )
 from agpo.stages import Work
+from tests.agpo.session_start import train_all
 
 SMALL = ShopProblems(train=40, selection=10, confirmation=12, unlabelled=20, demonstrations=300)
 RUN = TrainRun(
@@ -67,20 +65,12 @@ def test_prepare_writes_problems_pairs_and_demonstrations(work: Work, tmp_path: 
 
 
 def test_a_teacher_trains_from_scratch(tmp_path: Path) -> None:
-    store, recipe = Store(tmp_path / "store"), Recipe(RUN)
-    problems = recipe.prepare().run(store, {}).ref
-    base = recipe.warm_start(problems.key).run(store, {"problems": problems}).ref
-    with Session(RUN, store, problems, base) as session:
-        for step in session.remaining():
-            session.generate(step)
-            session.verify(step)
-            session.update(step)
-        verdicts = session.journal.read_verdicts(1)
-        trained = session.publish().ref
+    session = train_all(RUN, tmp_path / "store")
+    verdicts = session.journal.read_verdicts(1)
     assert verdicts is not None
     assert set(verdicts["verifier"]) == {"label"}
     assert set(verdicts["verdict"].cast(pl.String)) <= {"correct", "wrong"}
-    assert store.find("policy", trained.key) is not None
+    assert session.find_published() is not None
 
 
 def test_the_profile_is_complete() -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ FORBIDDEN = {
 
 def write_gold(task: str, index: int = 0, **fields: Any) -> str:
     return json.dumps({"task": task, "seed": 3, "index": index, **fields})
+
+
+def test_the_scorers_are_those_that_were_read() -> None:
+    """Of another release they are to be read again. ``reasoning_gym.__version__`` is that of an older one."""
+    assert version("reasoning-gym") == "0.1.25"
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

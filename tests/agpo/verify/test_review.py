@@ -71,6 +71,11 @@ def test_decisions_are_never_overwritten(exported: Path, sources: list[Path]) ->
         export_disagreements(sources, exported)
 
 
+def test_without_disagreements_nothing_is_written(tmp_path: Path) -> None:
+    assert export_disagreements([], tmp_path / "review.csv") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_decisions_become_annotations(exported: Path, sources: list[Path], tmp_path: Path) -> None:
     target = tmp_path / "annotations.parquet"
     filled = fill_in(exported, {"0/a/0": "correct", "0/b/0": " Wrong ", "1/c/0": "correct"})

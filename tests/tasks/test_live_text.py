@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -8,17 +7,17 @@ from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-from tasks import live_table
-from tasks.live_table import LiveTable
+from tasks import live_text
+from tasks.live_text import LiveText
 
 
 @pytest.mark.services
-def test_a_flow_run_has_one_artifact_with_the_latest_rows(prefect_server: str) -> None:
-    table = LiveTable("live-table")  # a key of no other test
+def test_a_flow_run_has_one_artifact_with_the_latest_text(prefect_server: str) -> None:
+    text = LiveText("live-text")  # a key of no other test
 
     @task(persist_result=False)
     def step(number: int) -> None:
-        table.show([{"step": number}], f"{number + 1} steps")
+        text.show(f"- step {number}", f"{number + 1} steps")
 
     @flow(persist_result=False)
     def page() -> None:
@@ -26,12 +25,11 @@ def test_a_flow_run_has_one_artifact_with_the_latest_rows(prefect_server: str) -
             step(number)
 
     page()
-    named = ArtifactFilter(key=ArtifactFilterKey(any_=["live-table"]))
+    named = ArtifactFilter(key=ArtifactFilterKey(any_=["live-text"]))
     with get_client(sync_client=True) as client:
         (artifact,) = client.read_artifacts(artifact_filter=named)
         (latest,) = client.read_latest_artifacts(artifact_filter=named)  # type: ignore[arg-type]
-    assert json.loads(str(artifact.data)) == [{"step": 2}]
-    assert artifact.description == "3 steps"
+    assert (artifact.type, artifact.data, artifact.description) == ("markdown", "- step 2", "3 steps")
     assert (latest.data, latest.description) == (artifact.data, artifact.description)
 
 
@@ -39,5 +37,5 @@ def test_outside_a_flow_run_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*args: Any, **options: Any) -> None:
         raise AssertionError("an artifact was made outside a flow run")
 
-    monkeypatch.setattr(live_table, "create_table_artifact", refuse)
-    LiveTable("live-table").show([{"step": 1}], "1 step")
+    monkeypatch.setattr(live_text, "create_markdown_artifact", refuse)
+    LiveText("live-text").show("- step 1", "1 step")
