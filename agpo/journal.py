@@ -6,7 +6,7 @@
     steps/00000012/round-01/…             rollouts and verdicts of a refill (`RolloutSettings.refills`)
     steps/00000012/disagreements.parquet  answers that a second verifier reads differently, if any
     steps/00000012/update.json            the step's outcome; its presence ends the step
-    checkpoints/00000050/…                a Hugging Face folder with the optimiser's state
+    checkpoints/00000050/…                a Hugging Face folder, or an adapter, with the optimiser's state
     checkpoints/00000050.json             written last: the checkpoint exists
 
 A policy's key is the hash chain of its steps. Every file is whole or absent.

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property, partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import polars as pl
 
 from agpo.artifacts import ArtifactRef, Store, digest
-from agpo.artifacts.lease import Lease
-from agpo.journal import (
-    CPU,
-    Journal,
-    RunStopped,
-    Update,
-    chain_policy,
-    digest_step,
-    mean_of_last,
-    sum_costs,
-    verdicts_name,
-)
-from agpo.live import OPTIMIZER, Live, load_live, save_live
+from agpo.journal import CPU, RunStopped, Update, chain_policy, digest_step, verdicts_name
+from agpo.live import Live
 from agpo.progress import heartbeat
 from agpo.recipe import Recipe
 from agpo.rollout import cut_chunks
 from agpo.rounds import Rounds
 from agpo.settings import TrainRun
-from agpo.stages import TRAIN, Cost, Result
+from agpo.stages import Cost, Result
+from agpo.stored_run import StoredRun
 
 if TYPE_CHECKING:
     from agpo.learner.batch import Batch
 
-_LOG = logging.getLogger("agpo")
 
-
-class Session:
+class Session(StoredRun):
     """One training run at its next step.
 
     Nothing is loaded until a step is asked for. From the first write to the policy until the step is journalled the
@@ -50,14 +33,7 @@ class Session:
     """
 
     def __init__(self, run: TrainRun, store: Store, problems: ArtifactRef, base: ArtifactRef) -> None:
-        self.run, self.store, self.problems, self.base = run, store, problems, base
-        self.recipe = Recipe(run)
-        self.machine = self.recipe.machine
-        self.key = self.recipe.train_key(problems.key, base.key)
-        files = store.files.child(f"journal/{self.key}")
-        self.lease = Lease(files, "lease")
-        self.journal = Journal(files, self.lease)
-        self._leased = False
+        super().__init__(run, store, problems, base)
         self._live: Live | None = None
         self._costs: dict[str, dict[str, float]] = {}  # of the parts of the step
 
@@ -73,37 +49,13 @@ class Session:
         if self._live is not None:
             self._live.close()
             self._live = None
-        if self._leased:
-            self.lease.release()
-            self._leased = False
-
-    # What there is to do
-
-    @property
-    def trained_key(self) -> str:
-        """Key of the policy after ``run.steps`` steps."""
-        return self.recipe.trained_key(self.problems.key, self.base.key)
-
-    def find_published(self) -> ArtifactRef | None:
-        return self.store.find(TRAIN.kind, self.trained_key)
-
-    def remaining(self) -> range:
-        """The steps after the newest checkpoint that the run's length allows; journalled ones are replayed."""
-        if self.find_published() is not None:
-            return range(self.run.steps, self.run.steps)
-        return range(self._newest_checkpoint(self.run.steps), self.run.steps)
+        self._release()
 
     def end_at(self, step: int) -> None:
         """Make this a run of ``step`` steps, all of which are done. Asked for more steps, it goes on another time."""
         self.checkpoint()
         self.run = self.run.model_copy(update={"steps": step})
         self.recipe = Recipe(self.run)
-
-    def claim(self) -> None:
-        """Become the only writer of the run, or raise `LeaseHeld` that says who is. The first step does it too."""
-        if not self._leased:
-            self.lease.acquire()
-            self._leased = True
 
     # The three parts of a step
 
@@ -234,11 +186,8 @@ class Session:
             journalled = self.journal.read_update(live.step)
             if journalled is not None:  # the interrupt fell between the journal and this memory
                 live.go_on(journalled)
-        if live is None or live.dirty or live.step in self.journal.checkpoints():
-            return
-        with tempfile.TemporaryDirectory(prefix="agpo-checkpoint-") as name:
-            save_live(live, Path(name))
-            self.journal.save_checkpoint(live.step, live.policy, Path(name))
+        if live is not None and not live.dirty:
+            self._keep(live)
 
     def publish(self, producer: dict[str, str] | None = None) -> Result:
         """The policy after ``run.steps`` steps as an artifact: a Hugging Face folder."""
@@ -247,34 +196,7 @@ class Session:
             return Result(found, True, self.store.manifest(found).summary)
         if self.run.steps:
             self._stop_if_hopeless(self._at(self.run.steps), self.journal.read_update(self.run.steps - 1))
-        updates = [update for update in self.journal.updates() if update.step < self.run.steps]
-        summary = {
-            "rows": self.run.steps,
-            "run": self.key,
-            "metrics": mean_of_last(updates),
-            "cost": {**sum_costs(updates), "peak_memory_mib": Cost().measure()["peak_memory_mib"]},
-        }
-        with (
-            tempfile.TemporaryDirectory(prefix="agpo-train-") as name,
-            self._open_policy(self.run.steps) as (_, folder),
-        ):
-            for file in folder.iterdir():
-                if file.name != OPTIMIZER:
-                    shutil.copy(file, Path(name) / file.name)
-            ref = self.store.publish(
-                Path(name),
-                kind=TRAIN.kind,
-                key=self.trained_key,
-                stage=TRAIN.name,
-                version=TRAIN.version,
-                settings={**self.run.what_training_depends_on(), "steps": self.run.steps},
-                inputs={"problems": self.problems, "base": self.base},
-                environment=self.machine.describe(),
-                rows=self.run.steps,
-                summary=summary,
-                producer=producer or {},
-            )
-        return Result(ref, False, summary)
+        return self._publish_checkpoint(producer or {})
 
     # Restoring
 
@@ -290,52 +212,6 @@ class Session:
                 self.update(live.step)
         return live
 
-    def _restore(self, step: int) -> Live:
-        from agpo.learner.guards import remembered_steps
-        from agpo.rollout.engines import log_file
-
-        self.claim()
-        self.machine.apply()
-        self.journal.describe_run(
-            {
-                "key": self.key,
-                "settings": self.run.what_training_depends_on(),
-                "problems": self.problems.key,
-                "base": self.base.key,
-            }
-        )
-        remembered = []
-        for number in remembered_steps(step):
-            update = self.journal.read_update(number)
-            assert update is not None  # a checkpoint is written after its steps
-            remembered.append(update)
-        with self._open_policy(step) as (policy, folder):
-            live = load_live(
-                self.run,
-                self.machine.device,
-                folder,
-                self.store.fetch(self.base),
-                step=step,
-                policy=policy,
-                remembered=remembered,
-                key=digest([self.journal.files.uri, self.key]),  # another store on this machine may have the same run
-                log=log_file(self.journal.files),
-            )
-        _LOG.info("session of run %s: policy after %d steps", self.key[:12], step)
-        return live
-
-    @contextmanager
-    def _open_policy(self, step: int) -> Iterator[tuple[str, Path]]:
-        """Key and folder of the policy after ``step`` steps: the base, or a checkpoint."""
-        if step:
-            with self.journal.open_checkpoint(step) as found:
-                yield found
-        else:
-            yield self.base.key, self.store.fetch(self.base)
-
-    def _newest_checkpoint(self, most: int) -> int:
-        return max((step for step in self.journal.checkpoints() if step <= most), default=0)
-
     def _stop_if_hopeless(self, live: Live, last: Update | None) -> None:
         """End a run whose newest updates were refused, or that lost what it could; also when it is started again."""
         lost = live.learner.guard.check_run()
@@ -350,11 +226,6 @@ class Session:
             raise RunStopped(
                 f"{most} updates in a row were refused (learner.refusals):\n  " + "\n  ".join(reversed(reasons))
             )
-
-    def _broken(self, step: int, fault: str) -> RunStopped:
-        return RunStopped(
-            f"step {step}: the journal does not fit together: {fault}; remove {self.journal.files.uri} to train again"
-        )
 
     # Data of a step
 
@@ -384,11 +255,6 @@ class Session:
         settings, seconds = self.run.learner, self._costs["update"]["seconds"]
         teaching = live.learner.count_teaching(batch)
         return describe_throughput(live.model, batch, teaching, settings.epochs, settings.precision, seconds)
-
-    def policy_after(self, steps: int, key: str) -> ArtifactRef:
-        """A policy in the journal: its bytes are there at checkpoints, elsewhere they are the replay of its steps."""
-        uri = f"{self.journal.files.uri}/checkpoints/{steps:08d}"
-        return ArtifactRef(uri=uri, key=key, sha256=key, kind="policy", rows=steps, bytes=0)
 
     def _reference(self, kind: Literal["rollouts", "verdicts"], step: int, round: int) -> ArtifactRef:
         assert self._live is not None

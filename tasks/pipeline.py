@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from agpo.artifacts import digest
 from agpo.recipe import Recipe
+from agpo.rollout.engines import write_logs_to
 from agpo.settings import NightlyRun, TrainRun
 from agpo.stages import Result
 from tasks.location import home, open_store, tracking_uri
@@ -68,6 +69,7 @@ def open_pipeline(flow: str, run: TrainRun) -> Iterator[Pipeline]:
     settings = run.model_dump(mode="json")
     key = f"{flow}/{digest([settings, Recipe(run).snapshot()])}"
     home().mkdir(parents=True, exist_ok=True)
+    write_logs_to(home() / "logs")
     parent = open_run(experiment, f"{flow} {run.family}", key, tracking_uri=tracking_uri(), params=settings)
     # Prefect would drop the library's own messages below WARNING.
     with run_context(parent), log_level("agpo", logging.INFO):

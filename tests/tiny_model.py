@@ -1,8 +1,9 @@
-"""A tiny model folder for tests: byte-level tokens, so that it reads and writes any text, and random weights."""
+"""Tiny models with random weights; in a folder with byte-level tokens, so that they read and write any text."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -33,21 +34,43 @@ def write_tiny_model(folder: Path, width: int = 32, layers: int = 1, seed: int =
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", chat_template=_CHAT
     )
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=4096,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    model = make_llama(
+        len(tokenizer),
+        width,
+        2 * width,
+        layers,
+        heads=2,
+        key_value_heads=1,
+        seed=seed,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_policy(model, tokenizer, folder)
     return folder
+
+
+def make_llama(
+    vocabulary: int,
+    width: int,
+    feed_forward: int,
+    layers: int,
+    heads: int,
+    key_value_heads: int,
+    seed: int = 0,
+    **options: Any,
+) -> Any:
+    """A Llama in evaluation mode, the same at every call. ``options``: more of its configuration."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        **options,
+    )
+    return LlamaForCausalLM(config).eval()

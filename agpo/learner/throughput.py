@@ -42,12 +42,16 @@ def describe_throughput(
 
 
 def flops_per_token(model: Any, length: float) -> float:
-    """Of forward and backward pass: 6 N + 12 · layers · heads · head width · length."""
+    """Of forward and backward pass: 4 N + 2 · trained + 12 · layers · heads · head width · length.
+
+    Where all N parameters are trained that is 6 N; those that are not need no gradients of their own.
+    """
     parameters = sum(int(parameter.numel()) for parameter in model.parameters())
+    trained = sum(int(parameter.numel()) for parameter in model.parameters() if parameter.requires_grad)
     config = model.config
     heads = int(config.num_attention_heads)
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return 6.0 * parameters + 12.0 * int(config.num_hidden_layers) * heads * width * length
+    return 4.0 * parameters + 2.0 * trained + 12.0 * int(config.num_hidden_layers) * heads * width * length
 
 
 def find_peak(device: str, precision: Precision) -> float | None:

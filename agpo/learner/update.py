@@ -55,6 +55,8 @@ class _Figures:
 class Learner:
     """A policy in training: the live model, its optimiser, and the base that the KL term refers to.
 
+    What requires a gradient is trained: all of the model's parameters, or those of an adapter.
+
     With several ``ranks`` (see `join_ranks`) each holds all of it and works on its share of the rows of every batch.
     """
 
@@ -77,8 +79,9 @@ class Learner:
         self.guard = Guard(settings.guards)
         self.ranks = ranks or Ranks()
         self._compared = False  # with the other ranks
+        self.trained = {name: part for name, part in model.named_parameters() if part.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+            self.trained.values(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
         )
 
     def update(self, batch: Batch, step: int, guarded: bool = True) -> Outcome:
@@ -140,7 +143,7 @@ class Learner:
                     refused = self.guard.check_mismatch(figures.sums.total(self.ranks).mismatch_kl)
                 if refused is not None:
                     return refused
-                self.ranks.sum_gradients(self.model.parameters())
+                self.ranks.sum_gradients(self.trained.values())
                 refused = self.ranks.agree(self._check_gradient(guarded, figures))
                 if refused is not None:
                     return refused
@@ -149,7 +152,7 @@ class Learner:
 
     def _check_gradient(self, guarded: bool, figures: _Figures) -> str | None:
         """Clip the whole gradient; the reason if no step may follow it."""
-        parameters = dict(self.model.named_parameters())
+        parameters = self.trained
         total = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters.values()])
         norm = float(total)
         figures.norms.append(norm)
@@ -171,7 +174,7 @@ class Learner:
         rows = digest([batch.ids, batch.prompts, batch.responses, batch.sampled_logprobs, batch.comparable])
         facts = {"the batch": rows + digest_tensors([batch.advantages]), "the step": f"{step}, guarded: {guarded}"}
         if not self._compared:
-            states = [self.optimizer.state.get(part, {}) for part in self.model.parameters()]
+            states = [self.optimizer.state.get(part, {}) for part in self.trained.values()]
             facts |= {
                 "the settings": digest(
                     [self.loss.model_dump(), self.settings.model_dump(), self.temperature, self.seed]
@@ -190,7 +193,7 @@ class Learner:
         any cut into micro-batches gives the same gradient. Rows without advantage are left out of the forward pass
         only where no other term acts on them, and still count.
         """
-        for parameter in self.model.parameters():
+        for parameter in self.trained.values():
             # Zero, not missing: AdamW moves by its momentum where rows have no advantage, also right after a restart.
             parameter.grad = torch.zeros_like(parameter)
         weights = torch.zeros(len(batch), dtype=torch.float64)

@@ -18,6 +18,7 @@ from agpo.settings.engine import SamplingEngine
 from agpo.settings.vllm import VllmSettings
 
 _idle: list[VllmEngine] = []  # asleep, for the next policy: a start takes many times as long as new weights
+_logs = Path(tempfile.gettempdir())
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def open_engine(settings: SamplingEngine, policy: Path, device: str) -> Iterator
         from agpo.learner.policy import read_stop_ids
 
         tokenizer = AutoTokenizer.from_pretrained(policy, local_files_only=True)
-        engine = take_vllm(policy, read_stop_ids(policy, tokenizer), settings, _temporary_log())
+        engine = take_vllm(policy, read_stop_ids(policy, tokenizer), settings, _shared_log())
         try:
             yield engine, tokenizer
         except BaseException:
@@ -47,11 +48,14 @@ def open_engine(settings: SamplingEngine, policy: Path, device: str) -> Iterator
     yield LocalEngine(model, stop_ids(model, tokenizer)), tokenizer
 
 
-def take_vllm(policy: Path, stops: set[int], settings: VllmSettings, log: Path) -> VllmEngine:
-    """An engine with the policy in a folder: one that was left and fits, else a new one. ``log`` is a new one's."""
+def take_vllm(policy: Path, stops: set[int], settings: VllmSettings, log: Path, *, lora_rank: int = 0) -> VllmEngine:
+    """An engine with the policy in a folder: one that was left and fits, else a new one. ``log`` is a new one's.
+
+    ``lora_rank``: of the largest adapter that the policy will get; 0: none.
+    """
     while _idle:
         engine = _idle.pop()
-        if engine.settings == settings:
+        if engine.settings == settings and engine.lora_rank >= lora_rank:
             try:
                 engine.wake()
                 engine.load_policy(policy)
@@ -63,7 +67,7 @@ def take_vllm(policy: Path, stops: set[int], settings: VllmSettings, log: Path) 
                 engine.close()
                 raise
         engine.close()
-    return VllmEngine(policy, stops, settings, log)
+    return VllmEngine(policy, stops, settings, log, lora_rank=lora_rank)
 
 
 def leave_vllm(engine: VllmEngine) -> None:
@@ -85,9 +89,15 @@ def close_idle() -> None:
 
 def log_file(files: Files) -> Path:
     """Where the output of a training run's engine goes: beside its journal, if that is on this machine."""
-    return files.local_path("vllm.log") if files.local else _temporary_log()
+    return files.local_path("vllm.log") if files.local else _shared_log()
 
 
-def _temporary_log() -> Path:
+def write_logs_to(folder: Path) -> None:
+    """Where the output of all other engines goes that this process starts; else the folder for temporary files."""
+    global _logs
+    _logs = folder
+
+
+def _shared_log() -> Path:
     """An engine outlives the stage that started it, whose folder is removed when it is published."""
-    return Path(tempfile.gettempdir()) / f"agpo-vllm-{os.getpid()}.log"
+    return _logs / f"agpo-vllm-{os.getpid()}.log"

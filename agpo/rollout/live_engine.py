@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -18,8 +18,11 @@ from agpo.rollout.fingerprint import check_fingerprint
 from agpo.rollout.local_engine import LocalEngine
 from agpo.rollout.saved_engine import SavedEngine
 from agpo.rollout.vllm_engine import VllmEngine
-from agpo.settings.engine import SavedRollouts, TrainingEngine
+from agpo.settings.engine import EmbeddedEngine, SavedRollouts, TrainingEngine
 from agpo.settings.vllm import VllmSettings
+
+if TYPE_CHECKING:
+    from agpo.learner.adapter import Adapter
 
 _SHARED_MEMORY = Path("/dev/shm")
 # Nats, of log-probs after the fixed prompts: what rounding makes, and no other weights do (our choice).
@@ -34,15 +37,30 @@ class LiveEngine:
     """
 
     def __init__(
-        self, settings: TrainingEngine, model: Any, tokenizer: Any, stops: set[int], *, run: str, log: Path
+        self,
+        settings: TrainingEngine,
+        model: Any,
+        tokenizer: Any,
+        stops: set[int],
+        *,
+        run: str,
+        log: Path,
+        adapter: Adapter | None = None,
     ) -> None:
-        """``run``: the run's key, by which weights that are handed over are found again after a kill."""
+        """``run``: the run's key, by which weights that are handed over are found again after a kill.
+
+        ``adapter``: all that training changes of the model, where there is one. This process samples the merged
+        weights; an engine with a process of its own has the base and is handed the adapter.
+        """
         self._settings, self._model, self._tokenizer = settings, model, tokenizer
         self._stops, self._run, self._log = stops, run, log
         self._policy = ""  # key of the policy that the engine has
         self._hand_overs = 0
         self._asleep = False
-        self._local = LocalEngine(model, stops)
+        self._adapter = adapter
+        # The embedded sampler is more than twice as fast without adapters; for a fingerprint that is no matter.
+        merging = adapter is not None and isinstance(settings, EmbeddedEngine)
+        self._local = LocalEngine(adapter.merge() if adapter is not None and merging else model, stops)
         self._saved = SavedEngine(settings.journal) if isinstance(settings, SavedRollouts) else None
         self._engine: VllmEngine | None = None
         self.metrics: dict[str, float] = {}  # of the last hand-over
@@ -63,6 +81,9 @@ class LiveEngine:
         engine: Engine = self._local
         if isinstance(self._settings, VllmSettings):
             engine = self._follow(self._settings, policy)
+        elif self._adapter is not None and policy != self._policy:
+            self._adapter.merge()
+            self._policy = policy
         return engine.generate(chunk, prompts, sampling, step=step, policy=policy, progress=progress)
 
     def rest(self) -> None:
@@ -98,11 +119,18 @@ class LiveEngine:
         self._hand_overs += 1
         folder = self._weights_folder / str(self._hand_overs)
         folder.mkdir(parents=True)
-        save_policy(self._model, self._tokenizer, folder)
-        if self._engine is None:
-            self._engine = take_vllm(folder, self._stops, settings, self._log)
+        if self._adapter is not None:
+            self._adapter.save(folder)
+            if self._engine is None:
+                base, rank = self._adapter.folder, self._adapter.rank
+                self._engine = take_vllm(base, self._stops, settings, self._log, lora_rank=rank)
+            self._engine.load_adapter(folder)
         else:
-            self._engine.load_policy(folder)
+            save_policy(self._model, self._tokenizer, folder)
+            if self._engine is None:
+                self._engine = take_vllm(folder, self._stops, settings, self._log)
+            else:
+                self._engine.load_policy(folder)
         shutil.rmtree(self._weights_folder / str(self._hand_overs - 1), ignore_errors=True)
         synced = time.monotonic()
         bound = _LARGEST_DIFFERENCE[settings.dtype]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from urllib.parse import urlsplit
 
 KEY_VARIABLE = "AGPO_VLLM_KEY"
 _CONTROL = 60.0  # seconds for a call that computes nothing
+_BRIEF = 5.0  # seconds for one that no live engine lets wait
 _LOAD = 600.0  # seconds for reading weights
 _FIRST_VERSION = (0, 32)  # the first that was tried
 
@@ -34,6 +38,7 @@ class EngineInfo:
     dtype: str
     device: str
     can_sleep: bool
+    lora_rank: int  # of the largest adapter that it loads; 0: none
 
 
 class VllmClient:
@@ -44,6 +49,8 @@ class VllmClient:
         parts = urlsplit(address)
         self._connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname or "", parts.port
+        self._adapter = ""  # name of the one that answers come from
+        self._open: set[http.client.HTTPConnection] = set()
 
     def describe(self, fields: set[str], timeout: float = _CONTROL) -> EngineInfo:
         """What the engine is. EngineError unless it can do what we ask, with all these fields of a request.
@@ -82,7 +89,9 @@ class VllmClient:
 
     def generate(self, prompt: list[int], sampling: dict[str, Any], timeout: float) -> dict[str, Any]:
         """The one choice of a request."""
-        body = {"token_ids": prompt, "sampling_params": sampling}
+        body: dict[str, Any] = {"token_ids": prompt, "sampling_params": sampling}
+        if self._adapter:
+            body["model"] = self._adapter
         choices = self._call("POST", "/inference/v1/generate", body, timeout)["choices"]
         if len(choices) != 1:
             raise EngineError(f"the engine at {self.address} gave {len(choices)} answers to a request for one")
@@ -96,11 +105,31 @@ class VllmClient:
 
         Answers are labelled with the digest from then on. ValueError says what differs; the old weights stay.
         """
-        self._call("POST", "/pause?mode=wait", None, _LOAD)
-        try:
+        with self._replacing(weights):
             found = self._call_workers("agpo_load", [str(folder), weights], _LOAD)
             if found["error"]:
                 raise ValueError(f"the engine at {self.address} refuses {folder}: it {found['error']}")
+            self._adapter = ""
+
+    def load_adapter(self, folder: Path, weights: str) -> None:
+        """Put a folder's adapter on the weights, in the place of the one before; ``weights`` is the digest of both.
+
+        Not by vLLM's ``load_inplace``, which reads the folder again for every request.
+        """
+        with self._replacing(weights):
+            for model in self._call("GET", "/v1/models", None, _CONTROL)["data"]:
+                if model.get("parent"):
+                    self._call("POST", "/v1/unload_lora_adapter", {"lora_name": model["id"]}, _CONTROL)
+            named = {"lora_name": weights, "lora_path": str(folder)}
+            self._call("POST", "/v1/load_lora_adapter", named, _LOAD)
+            self._adapter = weights
+
+    @contextmanager
+    def _replacing(self, weights: str) -> Iterator[None]:
+        """For weights to be loaded in, of this digest: nothing runs meanwhile, and nothing of the old ones is left."""
+        self._call("POST", "/pause?mode=wait", None, _LOAD)
+        try:
+            yield
             self._call("POST", "/update_weight_version", {"new_version": weights}, _CONTROL)
             self._forget_prefixes()
         finally:
@@ -122,12 +151,19 @@ class VllmClient:
 
     def stop_requests(self) -> None:
         """Abort what is running: the server would wait for it before it ends."""
-        self._call("POST", "/pause?mode=abort", None, _CONTROL)
+        self._call("POST", "/pause?mode=abort", None, _BRIEF)
+
+    def abandon(self) -> None:
+        """Close all connections: the engine aborts their requests, and who waits for one gets EngineUnavailable."""
+        for connection in self._open.copy():
+            if connection.sock is not None:
+                with suppress(OSError):  # it has just ended
+                    connection.sock.shutdown(socket.SHUT_RDWR)
 
     def is_healthy(self) -> bool:
         """Whether the server answers. A frozen engine is not noticed here."""
         try:
-            self._call("GET", "/health", None, 5.0)
+            self._call("GET", "/health", None, _BRIEF)
         except EngineError:
             return False
         return True
@@ -141,10 +177,11 @@ class VllmClient:
     def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", "Connection": "close"}
         connection = self._connection(self._host, self._port, timeout=timeout)
+        self._open.add(connection)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            status, content = response.status, response.read()
+            status, kind, content = response.status, response.headers.get_content_type(), response.read()
         except TimeoutError:
             raise EngineUnavailable(
                 f"the engine at {self.address} did not answer {path} in {timeout:g} seconds"
@@ -152,15 +189,16 @@ class VllmClient:
         except (OSError, http.client.HTTPException) as error:
             raise EngineUnavailable(f"the engine at {self.address} is not reachable: {error}") from None
         finally:
+            self._open.discard(connection)
             connection.close()
         if status == 200:
-            return json.loads(content) if content.strip() else None
+            return json.loads(content) if kind == "application/json" and content.strip() else None
         if status == 401:
             raise EngineError(
                 f"the engine at {self.address} refuses the key; set {KEY_VARIABLE} to the VLLM_API_KEY that it has"
             )
         said = f"the engine at {self.address} answered {path} with {status}: {content[:300].decode(errors='replace')}"
         # A worker's error is a 500 of a live engine; of a request it is the engine's end.
-        if status >= 500 and path != "/collective_rpc":
+        if status >= 500 and path not in ("/collective_rpc", "/v1/load_lora_adapter"):
             raise EngineUnavailable(said)
         raise EngineError(said)

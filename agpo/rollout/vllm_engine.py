@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from agpo.rollout.vllm_service import VllmService
 from agpo.settings.vllm import VllmSettings
 
 _PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
+_POLL = 0.02  # seconds between looks whether requests that were given up have ended
+_HEED = 0.5  # seconds until an interrupt is noticed: since polars is imported it ends no wait
 _SETTLE = 5.0  # seconds in which a server ends whose engine has died
 _FORBIDDEN = -1e4  # nats, bias of the logits of ids that the tokenizer does not have: probability 0
 _DISAGREEMENT = 0.2  # nats; rounding in bf16 gives 0.1 (our choice)
@@ -45,12 +47,14 @@ class VllmEngine:
     EngineError names the engine that cannot be reached or used.
     """
 
-    def __init__(self, folder: Path, stops: set[int], settings: VllmSettings, log: Path) -> None:
-        self.settings, self.stops = settings, stops
+    def __init__(self, folder: Path, stops: set[int], settings: VllmSettings, log: Path, *, lora_rank: int = 0) -> None:
+        """``lora_rank``: of the largest adapter that a policy will get; 0: none."""
+        self.settings, self.stops, self.lora_rank = settings, stops, lora_rank
         self._tokens, self._tokenizer = _read_tokenizer(folder)
         self._vocabulary = self._tokens  # until an engine says that its model has more
         self._folder, self._weights = folder, ""
-        self._service = None if settings.endpoints else VllmService(settings, log)
+        self._adapter: Path | None = None
+        self._service = None if settings.endpoints else VllmService(settings, log, lora_rank)
         try:
             if self._service is None:
                 key = os.environ.get(KEY_VARIABLE, "")
@@ -109,7 +113,19 @@ class VllmEngine:
         _, weights = describe_weights(folder)
         for client in self._clients:
             client.load(folder.resolve(), weights)
-        self._folder, self._weights = folder, weights
+        self._folder, self._weights, self._adapter = folder, weights, None
+        self._base = weights
+
+    def load_adapter(self, folder: Path) -> None:
+        """Sample from the policy that was loaded with the adapter in this folder, in peft's format, from now on.
+
+        The folder must stay until the next one is loaded. EngineError where an engine refuses it.
+        """
+        content = (folder / "adapter_model.safetensors").read_bytes()
+        weights = hashlib.sha256(self._base.encode() + hashlib.sha256(content).digest()).hexdigest()
+        for client in self._clients:
+            client.load_adapter(folder.resolve(), weights)
+        self._weights, self._adapter = weights, folder
 
     def fingerprint(self) -> Fingerprint:
         """Of the first engine; EngineError where another one says something else."""
@@ -145,6 +161,11 @@ class VllmEngine:
                     f"the engine at {client.address} computes in {info.dtype}, not in {self.settings.dtype}; "
                     f"accepted: rollout.engine.dtype={info.dtype}, or an engine that was started with the other"
                 )
+            if info.lora_rank < self.lora_rank:
+                raise EngineError(
+                    f"the engine at {client.address} loads adapters up to rank {info.lora_rank}, and learner.lora.rank "
+                    f"is {self.lora_rank}; start it with --lora-rank {self.lora_rank}"
+                )
             if info.vocabulary != infos[0].vocabulary:
                 raise EngineError(
                     f"the engines at {clients[0].address} and {client.address} have different models, "
@@ -159,8 +180,11 @@ class VllmEngine:
 
     def _restart(self, service: VllmService) -> None:
         service.stop()
+        adapter = self._adapter
         self._connect([service.start(self._folder)])
         self.load_policy(self._folder)
+        if adapter is not None:
+            self.load_adapter(adapter)
 
     def _parameters(self, sampling: Sampling, seed: int) -> dict[str, Any]:
         return {
@@ -181,20 +205,31 @@ class VllmEngine:
     def _ask_all(
         self, requests: Sequence[tuple[list[int], dict[str, Any]]], progress: Callable[[int], None] | None
     ) -> list[Answer]:
-        """Answers in the order of the requests; the first that fails for good ends the others."""
+        """Answers in the order of the requests; the first that fails for good, or an interrupt, ends the others."""
         workers = min(len(requests), self.settings.in_flight * len(self._clients))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="vllm")
+        over = threading.Event()
+        futures: list[Future[Answer]] = []
         try:
+            futures += [pool.submit(self._ask, prompt, parameters, over) for prompt, parameters in requests]
             answers = []
-            for future in [pool.submit(self._ask, prompt, parameters) for prompt, parameters in requests]:
+            for future in futures:
+                while not future.done():
+                    wait([future], _HEED)
                 answers.append(future.result())
                 if progress is not None:
                     progress(1)
             return answers
         finally:
-            pool.shutdown(cancel_futures=True)
+            over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):  # one may be about to connect: more than once
+                for client in self._clients:
+                    client.abandon()
+                time.sleep(_POLL)
 
-    def _ask(self, prompt: list[int], parameters: dict[str, Any]) -> Answer:
+    def _ask(self, prompt: list[int], parameters: dict[str, Any], over: threading.Event) -> Answer:
+        """The answer to a request, which is sent again where that may help, unless all are ``over``."""
         pause = _PAUSE
         failed: list[VllmClient] = []
         for attempt in range(1, self.settings.attempts + 1):
@@ -204,9 +239,9 @@ class VllmEngine:
                     return self._read(client, choice, parameters["max_tokens"])
                 except EngineUnavailable as error:
                     failed.append(client)
-                    if attempt == self.settings.attempts:
-                        raise EngineUnavailable(f"{error} (after {attempt} attempts)") from None
-            time.sleep(pause)
+                    fault = EngineUnavailable(f"{error} (after {attempt} attempts)")
+            if attempt == self.settings.attempts or over.wait(pause):
+                raise fault
             pause *= 2
         raise AssertionError("there is an attempt at least")
 

@@ -50,8 +50,9 @@ def read_build(python: Path) -> str:
 class VllmService:
     """Start, stop and start again. Its key and port change with every start."""
 
-    def __init__(self, settings: VllmSettings, log: Path) -> None:
-        self.settings, self.log = settings, log
+    def __init__(self, settings: VllmSettings, log: Path, lora_rank: int = 0) -> None:
+        """``lora_rank``: of the largest adapter that the model can get; 0: none."""
+        self.settings, self.log, self.lora_rank = settings, log, lora_rank
         self._process: subprocess.Popen[bytes] | None = None
         self._client: VllmClient | None = None
 
@@ -65,6 +66,7 @@ class VllmService:
         command = [str(python), "-P", str(_SERVE), "--model", str(folder.resolve()), "--host", _HOST]
         command += ["--port", str(port), "--dtype", settings.dtype, "--threads", str(settings.threads)]
         command += ["--cache", str(settings.cache), "--sequences", str(settings.in_flight)]
+        command += ["--lora-rank", str(self.lora_rank)]
         command += ["--parent", str(os.getpid())]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:

@@ -30,6 +30,7 @@ from agpo.settings.supervise import SuperviseSettings, Supervision
 from agpo.settings.training import (
     GuardSettings,
     LearnerSettings,
+    LoraSettings,
     LossSettings,
     Precision,
     RolloutSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "LabelSettings",
     "Labelling",
     "LearnerSettings",
+    "LoraSettings",
     "LossSettings",
     "ModelShape",
     "NightlyRun",

@@ -76,7 +76,7 @@ class TrainRun(Settings):
 
         Problems and base enter by their artifacts' keys; seed, device and threads are parts of every stage's key.
         """
-        return self.model_dump(
+        settings = self.model_dump(
             mode="json",
             include={"rollout", "verify", "objective", "loss", "learner"},
             exclude={
@@ -85,6 +85,9 @@ class TrainRun(Settings):
                 "learner": {"refusals": True, "guards": {"accuracy"}},
             },
         )
+        if self.learner.lora is None:
+            del settings["learner"]["lora"]  # the keys of runs that train all weights do not know it
+        return settings
 
     @model_validator(mode="after")
     def _base_fits_problems(self) -> Self:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from agpo.objectives.losses import Correction, KlEstimator, Normalisation, PolicyLoss, PpoClip, TokenMean
 from agpo.settings.common import Settings
@@ -141,7 +141,12 @@ class GuardSettings(Settings):
         description="of the rollouts, times that of the run's first five steps; a mean of the last 25 below it, beyond "
         "three standard errors, stops the run",
     )
-    rows: int = Field(32, ge=1, title="Rows read", description="before and after an update, evenly through the batch")
+    rows: int = Field(
+        32,
+        ge=1,
+        title="Rows read",
+        description="before and after an update, evenly through the batch; of a small one a quarter, 16 at least",
+    )
 
     @field_validator("gradient_norm", "step", "ratio", "entropy_growth")
     @classmethod
@@ -156,11 +161,32 @@ class GuardSettings(Settings):
         return any((self.kl, self.moved, self.ratio, self.entropy_change, self.entropy_growth))
 
 
+class LoraSettings(Settings):
+    """A low-rank adapter (LoRA, arXiv 2106.09685): W x + (alpha / rank) · B (A x), of which A and B are trained.
+
+    No dropout: the sampler's log-probs are the learner's. Rank, alpha and targets are our choice.
+    """
+
+    rank: int = Field(16, ge=1, le=512, title="Rank", description="512 is the most that vLLM loads")
+    alpha: int = Field(32, ge=1, title="Alpha", description="what the adapter adds is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        (), title="Targets", description="the linear maps that get one, by name, e.g. q_proj; none: all but the head"
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _have_no_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
+
+
 class LearnerSettings(Settings):
     """The optimiser step."""
 
     frozen: bool = Field(
         False, title="Frozen", description="the policy stays as it is: rollouts and verdicts alone, for another run"
+    )
+    lora: LoraSettings | None = Field(
+        None, title="Adapter", description="train a low-rank adapter, and leave the base's weights; none: all weights"
     )
     rate: float = Field(5e-4, gt=0, title="Learning rate")
     warm_up: int = Field(5, ge=0, title="Warm-up steps")
@@ -181,3 +207,9 @@ class LearnerSettings(Settings):
     )
     guards: GuardSettings = Field(GuardSettings(), title="Guards")
     refusals: int = Field(5, ge=1, title="Refused updates in a row that stop the run")
+
+    @model_validator(mode="after")
+    def _frozen_trains_no_adapter(self) -> Self:
+        if self.frozen and self.lora is not None:
+            raise ValueError("frozen = true trains nothing, so lora has no use; accepted: one of the two")
+        return self

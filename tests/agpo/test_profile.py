@@ -126,8 +126,8 @@ def test_every_wrong_setting_is_named_at_once(profile: Any) -> None:
             'device = "gpu" (--set): accepted: auto, cpu, cuda',
             "evaluate (--set): k = 64 needs at least as many samples per problem, got 3",
             "base.path (--set): missing; accepted: Folder",
-            "learner = 5 (--set): accepted: a table of frozen, rate, warm_up, weight_decay, clip_norm, mini_batches,"
-            " epochs, micro_tokens, precision, checkpoint_activations, guards, refusals",
+            "learner = 5 (--set): accepted: a table of frozen, lora, rate, warm_up, weight_decay, clip_norm,"
+            " mini_batches, epochs, micro_tokens, precision, checkpoint_activations, guards, refusals",
             "interpolate.margin = 2 (AGPO__INTERPOLATE__MARGIN): accepted: less than 1",
             f"stepss = 3 (profile {path}): unknown; accepted: {fields}; did you mean steps?",
             f"objective.delta = -1 (profile {path}): accepted: greater than or equal to 0",

@@ -21,6 +21,7 @@ from agpo.settings import (
     ShopProblems,
     SuperviseSettings,
     TableProblems,
+    TrainRun,
 )
 
 SHOP = ShopProblems()
@@ -53,6 +54,13 @@ BASE = FolderBase(path="model")
 def test_what_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         NightlyRun(**given)
+
+
+def test_an_adapter_needs_a_learner_that_learns() -> None:
+    with pytest.raises(ValidationError, match=r"learner\n.*frozen = true trains nothing, so lora has no use"):
+        TrainRun(learner={"frozen": True, "lora": {"rank": 8}})
+    with pytest.raises(ValidationError, match=r"learner\.lora\.rank\n.*less than or equal to 512"):
+        TrainRun(learner={"lora": {"rank": 513}})
 
 
 def test_a_correction_needs_all_tokens() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from agpo.artifacts import Files
 from agpo.learner.pairs import encode_pairs
@@ -44,20 +43,16 @@ SETTINGS = Labelling(
 
 
 @pytest.mark.bench
+@pytest.mark.usefixtures("one_thread")
 def test_label_against_the_sampler(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        _write_inputs(tmp_path)
-        stage, bare = [], []
-        for _ in range(REPEATS):
-            tokens, seconds = _label(tmp_path)
-            stage.append(seconds)
-            sampled, seconds = _sample(tmp_path)
-            bare.append(seconds)
-            assert sampled == tokens
-    finally:
-        torch.set_num_threads(before)
+    _write_inputs(tmp_path)
+    stage, bare = [], []
+    for _ in range(REPEATS):
+        tokens, seconds = _label(tmp_path)
+        stage.append(seconds)
+        sampled, seconds = _sample(tmp_path)
+        bare.append(seconds)
+        assert sampled == tokens
     rates = [tokens / min(seconds) for seconds in (stage, bare)]
     print(
         f"\n{PAIRS} pairs × {SETTINGS.samples} answers, {tokens:,.0f} tokens: stage {rates[0]:,.0f} and sampler "

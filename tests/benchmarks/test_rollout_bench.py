@@ -8,7 +8,7 @@ tokens up to the stop token count. `general` is the decoder for other types of m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,14 +54,6 @@ CASES = [
     Case("10M", 16, 8, 48, 32, dtype=torch.bfloat16),
     Case("100M", 2, 8, 48, 16),
 ]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.bench

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from agpo.artifacts import Files
 from agpo.artifacts.lease import Lease
@@ -28,35 +25,12 @@ from agpo.objectives import Agpo
 from agpo.records import Verdicts
 from agpo.rollout import LocalEngine, Sampling, cut_chunks
 from agpo.settings import LearnerSettings, LossSettings
+from tests.tiny_model import make_llama
+
+pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("one_thread")]
 
 PROBLEMS, SAMPLES, PROMPT, TOKENS, VOCABULARY = 8, 8, 48, 64, 112
 STEPS, LONG = 8, 200
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make_llama() -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    model: Any = LlamaForCausalLM(config)
-    return model.eval()
 
 
 def judge(rollouts: pl.DataFrame) -> pl.DataFrame:
@@ -80,7 +54,16 @@ class Run:
     """Engine, learner and journal of a run, without flows."""
 
     def __init__(self, folder: Path) -> None:
-        model = make_llama()
+        model = make_llama(
+            VOCABULARY,
+            128,
+            512,
+            layers=4,
+            heads=4,
+            key_value_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+        )
         self.engine = LocalEngine(model, set())
         self.learner = Learner(model, None, LossSettings(mask_truncated=False), LearnerSettings(rate=1e-4), 1.0, seed=0)
         lease = Lease(Files(folder), "lease")
@@ -104,7 +87,6 @@ class Run:
         self.learner.guard.note(None, metrics)
 
 
-@pytest.mark.bench
 def test_step(tmp_path: Path) -> None:
     run, spent = Run(tmp_path), []
     for step in range(STEPS):
@@ -114,7 +96,6 @@ def test_step(tmp_path: Path) -> None:
     print(f"\nstep of {PROBLEMS} x {SAMPLES} answers of {TOKENS} tokens: {median(spent[1:]):.3f} CPU-seconds")
 
 
-@pytest.mark.bench
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     """Slope of the resident memory over the last 150 of 200 steps: at most 0.1 MB a step."""
     run, resident = Run(tmp_path), []

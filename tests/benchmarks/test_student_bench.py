@@ -6,15 +6,12 @@ the default shape and random weights.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from agpo.artifacts.table import write_table
 from agpo.problems.shop import generate_shop
@@ -27,22 +24,15 @@ from agpo.student.examples import read_judged
 from agpo.student.export import export_student
 from agpo.student.scorer import Scorer
 from agpo.student.training import load_encoder
+from tests.cpu_time import least_times
 
 BATCH, REPEATS = 32, 5
 
 
-@pytest.fixture
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.bench
 @pytest.mark.usefixtures("one_thread")
-def test_scorer_against_torch(tmp_path: Path) -> None:
+def test_scorer_against_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     scheme = find_scheme("esci4")
     write_table(tmp_path, "pairs.parquet", generate_shop(ShopProblems(), 0).pairs, Pairs)
     judged = read_judged(tmp_path, scheme)
@@ -61,8 +51,8 @@ def test_scorer_against_torch(tmp_path: Path) -> None:
         scorer = Scorer(folder)
         score = partial(scorer.score, *texts, batch=BATCH)
         predict = partial(model.predict, rows, batch_size=BATCH, apply_softmax=True, show_progress_bar=False)
-        (seconds, served), (torch_seconds, expected) = _measure(score, predict)
-        difference = np.abs(served - expected).max()
+        difference = np.abs(score() - predict()).max()
+        seconds, torch_seconds = least_times(score, predict, repeats=REPEATS)
         tokens = np.mean([len(found) for found in scorer._encode(scorer._render(*texts))])
         rate, torch_rate = len(pairs) / seconds, len(pairs) / torch_seconds
         print(
@@ -70,15 +60,3 @@ def test_scorer_against_torch(tmp_path: Path) -> None:
             f"{torch_rate:8,.0f} {rate / torch_rate:6.2f} {difference:11.1e}"
         )
         assert difference < (0.1 if export.int8_kept else 1e-3)
-
-
-def _measure(*calls: Callable[[], Any]) -> list[tuple[float, Any]]:
-    """Least CPU-seconds of each call, and its result; the calls take turns."""
-    results = [call() for call in calls]
-    least = [float("inf")] * len(calls)
-    for _ in range(REPEATS):
-        for index, call in enumerate(calls):
-            start = time.process_time()
-            call()
-            least[index] = min(least[index], time.process_time() - start)
-    return list(zip(least, results, strict=True))

@@ -43,13 +43,11 @@ PROBLEMS, SAMPLES, PROMPT, TOKENS, REPEATS = 32, 8, 48, 64, 4
 
 
 @pytest.fixture(autouse=True)
-def one_core() -> Iterator[None]:
+def one_core(one_thread: None) -> Iterator[None]:
     """For all processes: on several, vLLM's wait for each other in loops."""
-    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
-    torch.set_num_threads(1)
+    cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     yield
-    torch.set_num_threads(threads)
     os.sched_setaffinity(0, cores)
 
 

@@ -47,7 +47,7 @@ class WeightSync:
     def agpo_describe(self) -> dict[str, Any]:
         """What a client must know before it trusts this engine. Fields that vLLM does not know it would ignore."""
         vllm = sys.modules["vllm"]  # this runs inside it; it is no dependency of ours
-        model = self.vllm_config.model_config
+        model, adapters = self.vllm_config.model_config, self.vllm_config.lora_config
         return {
             "version": vllm.__version__,
             "sampling_fields": list(vllm.SamplingParams.__struct_fields__),
@@ -57,6 +57,7 @@ class WeightSync:
             "dtype": str(model.dtype).removeprefix("torch."),
             "device": str(self.vllm_config.device_config.device_type),
             "can_sleep": bool(model.enable_sleep_mode),
+            "lora_rank": adapters.max_lora_rank if adapters is not None else 0,
         }
 
     def agpo_load(self, folder: str, expected: str) -> dict[str, Any]:

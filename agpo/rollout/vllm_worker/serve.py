@@ -22,6 +22,7 @@ from pathlib import Path
 
 _EVERY = 0.25  # seconds
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # CPUAttentionBackend.get_supported_head_sizes()
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
 _GRACE = 10.0  # seconds for an orderly end
 
 
@@ -64,6 +65,8 @@ def make_command(options: argparse.Namespace) -> list[str]:
     # Log-probs of the distribution that was sampled. The default are the model's at temperature 1.
     command += ["--logprobs-mode", "processed_logprobs"]
     command += ["--worker-extension-cls", "agpo_vllm.WeightSync"]
+    if options.lora_rank:
+        command += ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(options.lora_rank)]
     if options.cache:
         command += ["--kv-cache-memory-bytes", str(options.cache << 20)]
     if _is_cpu_build():
@@ -77,6 +80,7 @@ def make_command(options: argparse.Namespace) -> list[str]:
 def make_environment(options: argparse.Namespace) -> dict[str, str]:
     here = str(Path(__file__).resolve().parent)
     return os.environ | {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": str(int(options.lora_rank > 0)),
         "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
         "VLLM_SERVER_DEV_MODE": "1",  # the endpoints that pause, load weights and clear the cache
         "VLLM_NO_USAGE_STATS": "1",
@@ -111,6 +115,14 @@ def check_host(text: str) -> str:
     return text
 
 
+def round_rank(text: str) -> int:
+    """The least rank that vLLM is started with for adapters of this one; 0 for none."""
+    ranks = [rank for rank in (0, *_LORA_RANKS) if text.isdecimal() and rank >= int(text)]
+    if not ranks:
+        raise argparse.ArgumentTypeError(f"{text} is no rank of adapters; accepted: 0 to {_LORA_RANKS[-1]}")
+    return ranks[0]
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve a model folder with vLLM for agpo")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
@@ -119,6 +131,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=1, help="of a CPU engine")
     parser.add_argument("--sequences", type=int, default=256, help="most answers generated at a time")
+    parser.add_argument(
+        "--lora-rank", type=round_rank, default=0, help="of the largest adapter that the model can get; 0: none"
+    )
     parser.add_argument("--cache", type=int, default=0, help="MiB of keys and values; 0: vLLM decides")
     parser.add_argument("--parent", type=int, default=0, help="process id with which the server ends")
     parser.add_argument("--version", action="version", version=find_build())

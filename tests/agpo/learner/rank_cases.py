@@ -40,12 +40,12 @@ SHORT = 1.0  # seconds that a rank waits for one that hangs
 Result = tuple[dict[str, Any], dict[str, Tensor]]
 
 
-def train(ranks: Ranks, loss: LossSettings, chosen: LearnerSettings, batches: list[Batch]) -> Result:
-    """Outcomes of some updates; gradients of the last one, weights and moments."""
-    learner = _learner(ranks, loss, chosen)
+def train(ranks: Ranks, loss: LossSettings, chosen: LearnerSettings, batches: list[Batch], trained: str = "") -> Result:
+    """Outcomes of some updates; gradients of the last one, weights and moments of what has ``trained`` in its name."""
+    learner = _learner(ranks, loss, chosen, trained=trained)
     outcomes = [learner.update(batch, step) for step, batch in enumerate(batches)]
     tensors = {}
-    for name, parameter in learner.model.named_parameters():
+    for name, parameter in learner.trained.items():
         tensors[f"{name}/gradient"], tensors[f"{name}/weight"] = parameter.grad, parameter.detach()
         tensors |= {f"{name}/{kind}": value for kind, value in learner.optimizer.state.get(parameter, {}).items()}
     return {
@@ -55,9 +55,13 @@ def train(ranks: Ranks, loss: LossSettings, chosen: LearnerSettings, batches: li
     }, tensors
 
 
-def _learner(ranks: Ranks, loss: LossSettings = PLAIN, chosen: LearnerSettings = FREE, seed: int = 0) -> Learner:
-    base = tiny_model("llama", seed=1).requires_grad_(False)
-    return Learner(tiny_model("llama", seed=seed), base, loss, chosen, TEMPERATURE, 0, ranks)
+def _learner(
+    ranks: Ranks, loss: LossSettings = PLAIN, chosen: LearnerSettings = FREE, seed: int = 0, trained: str = ""
+) -> Learner:
+    model, base = tiny_model("llama", seed=seed), tiny_model("llama", seed=1).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained in name)
+    return Learner(model, base, loss, chosen, TEMPERATURE, 0, ranks)
 
 
 def _guarded(chosen: LearnerSettings, **bounds: float) -> LearnerSettings:
@@ -94,6 +98,7 @@ CASES: dict[str, Callable[[Ranks], Result]] = {
         ranks, WITH_ALL, SEVERAL.model_copy(update={"micro_tokens": 9}), BATCHES
     ),
     "small buckets": _buckets,
+    "a part of the weights": lambda ranks: train(ranks, WITH_ALL, _guarded(SEVERAL), BATCHES, trained="self_attn"),
     "guards": lambda ranks: train(ranks, WITH_ALL, _guarded(FREE), BATCHES),
     "guards, several steps": lambda ranks: train(ranks, PLAIN, _guarded(SEVERAL), BATCHES),
     "a rank without a row": lambda ranks: train(ranks, WITH_ALL, _guarded(SEVERAL), [LONE, make(), LONE]),

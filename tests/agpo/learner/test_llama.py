@@ -5,24 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from agpo.learner.llama import LlamaBody, is_small_llama
 from agpo.learner.packed import pack_padded
-from tests.agpo.learner.models import random_rows, tiny_model
+from tests.agpo.learner.models import exact, random_rows, tiny_model
+from tests.tiny_model import make_llama
 
 LENGTHS = [(3, 4), (1, 6), (5, 1)]
-
-
-def exact(model: Any) -> Any:
-    """Norms and attention in the model's own precision: `transformers` rounds both to fp32."""
-    model.set_attn_implementation("sdpa")
-    for module in model.modules():
-        if hasattr(module, "variance_epsilon"):
-            module.forward = lambda hidden, norm=module: torch.nn.functional.rms_norm(
-                hidden, hidden.shape[-1:], norm.weight, norm.variance_epsilon
-            )
-    return model
 
 
 def read(body: LlamaBody, ids: Tensor, chosen: Tensor) -> Tensor:
@@ -81,16 +70,7 @@ def test_the_first_row_of_a_group_may_be_longer_than_the_rests_of_the_others(res
 
 def test_gradients_are_the_same_bytes_with_several_threads() -> None:
     """Rows that begin alike are read at shared places: what flows back to these must be summed in one order."""
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=64,
-            hidden_size=128,
-            intermediate_size=128,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-        )
-    ).eval()
+    model = make_llama(64, 128, 128, layers=1, heads=2, key_value_heads=2)
     rows = torch.randint(0, 64, (3, 40), generator=torch.Generator().manual_seed(0)).repeat_interleave(8, dim=0)
     chosen = (torch.arange(40) >= 20).expand(rows.shape)
     before = torch.get_num_threads()

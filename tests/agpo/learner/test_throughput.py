@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from agpo.learner.batch import Batch
 from agpo.learner.throughput import describe_throughput, find_peak, flops_per_token
+from tests.tiny_model import make_llama
 
 
 def make_batch() -> Batch:
@@ -21,31 +23,21 @@ def make_batch() -> Batch:
 
 
 @pytest.fixture(scope="module")
-def model() -> LlamaForCausalLM:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=64,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=24,
-        )
-    )
+def model() -> Any:
+    return make_llama(64, 32, 64, layers=2, heads=2, key_value_heads=1, head_dim=24)
 
 
-def test_tokens_of_prompts_and_responses_are_counted_every_epoch(model: LlamaForCausalLM) -> None:
+def test_tokens_of_prompts_and_responses_are_counted_every_epoch(model: Any) -> None:
     found = describe_throughput(model, make_batch(), 2, 3, "fp32", 2.0)
     assert found == {"time/tokens_per_second": 10 * 3 / 2.0}  # no peak of a CPU is known
 
 
-def test_nothing_is_said_of_no_batch(model: LlamaForCausalLM) -> None:
+def test_nothing_is_said_of_no_batch(model: Any) -> None:
     empty = Batch([], [], [], [], torch.tensor([]), torch.tensor([]), torch.tensor([]))
     assert describe_throughput(model, empty, 0, 1, "fp32", 1.0) == {}
 
 
-def test_flops_are_those_of_the_products(model: LlamaForCausalLM) -> None:
+def test_flops_are_those_of_the_products(model: Any) -> None:
     """Of a row of ``length`` tokens, counted one by one: weights (forward 2, backward 4) and attention."""
     length = 10
     weights = sum(parameter.numel() for parameter in model.parameters())

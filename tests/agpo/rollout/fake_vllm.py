@@ -36,8 +36,10 @@ class FakeVllm:
             "dtype": "float32",
             "device": "cpu",
             "can_sleep": False,
+            "lora_rank": 0,
         }
         self.weights = "default"
+        self.adapters: dict[str, str] = {}  # folders by name
         self.faults: deque[Any] = deque()
         self.refusal = ""  # of the next weights
         self.busy_resets = 0  # how many prefix cache resets do not succeed
@@ -59,7 +61,17 @@ class FakeVllm:
             return 200, {"success": self.busy_resets < 0}
         if path == "/weight_info":
             return 200, {"weight_version": self.weights}
+        if path == "/v1/models":
+            return 200, {"data": [{"id": "policy"}, *({"id": name, "parent": "policy"} for name in self.adapters)]}
+        if path == "/v1/load_lora_adapter":
+            if self.refusal or body["lora_name"] in self.adapters:
+                return 500, {"error": {"message": self.refusal or "has already been loaded"}}
+            self.adapters[body["lora_name"]] = body["lora_path"]
+        if path == "/v1/unload_lora_adapter":
+            del self.adapters[body["lora_name"]]
         if path == "/inference/v1/generate":
+            if body.get("model", "policy") not in ("policy", *self.adapters):
+                return 404, {"error": {"message": "The model does not exist"}}
             return self._generate(body)
         return 200, {}
 
@@ -121,6 +133,7 @@ def serve(fake: FakeVllm) -> Iterator[str]:
                 return
             data = json.dumps(content).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -146,6 +159,6 @@ def serve(fake: FakeVllm) -> Iterator[str]:
         thread.join()
 
 
-def connect(folder: Any, addresses: list[str], **settings: Any) -> VllmEngine:
-    options = {"timeout": 5.0, "in_flight": 8, **settings}
-    return VllmEngine(folder, {2}, VllmSettings(endpoints=tuple(addresses), **options), folder / "log")
+def connect(folder: Any, addresses: list[str], lora_rank: int = 0, **settings: Any) -> VllmEngine:
+    options = VllmSettings(endpoints=tuple(addresses), **{"timeout": 5.0, "in_flight": 8, **settings})
+    return VllmEngine(folder, {2}, options, folder / "log", lora_rank=lora_rank)

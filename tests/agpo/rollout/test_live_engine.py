@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from agpo.learner.adapter import Adapter
 from agpo.learner.policy import load_policy, stop_ids
 from agpo.rollout import LocalEngine, Sampling, cut_chunks
 from agpo.rollout.engines import close_idle
 from agpo.rollout.live_engine import LiveEngine
 from agpo.rollout.vllm_engine import VllmEngine
+from agpo.settings import LoraSettings
 from agpo.settings.engine import EmbeddedEngine
 from agpo.settings.vllm import VllmSettings
 from tests.agpo.rollout.fake_vllm import FakeVllm, serve
@@ -33,10 +36,12 @@ def open_live(fake: FakeVllm, tmp_path: Path) -> Iterator[Callable[..., LiveEngi
     opened: list[LiveEngine] = []
     with serve(fake) as address:
 
-        def open_one(settings: Any = None) -> LiveEngine:
+        def open_one(settings: Any = None, adapter: Adapter | None = None) -> LiveEngine:
             settings = settings or VllmSettings(endpoints=(address,), weights=str(tmp_path / "weights"))
-            stops = stop_ids(model, tokenizer)
-            opened.append(LiveEngine(settings, model, tokenizer, stops, run="a" * 40, log=tmp_path / "log"))
+            stops, trained = stop_ids(model, tokenizer), model if adapter is None else adapter.model
+            opened.append(
+                LiveEngine(settings, trained, tokenizer, stops, run="a" * 40, log=tmp_path / "log", adapter=adapter)
+            )
             return opened[-1]
 
         yield open_one
@@ -89,6 +94,54 @@ def test_weights_are_handed_over_when_the_policy_is_another(
     assert folders(tmp_path) == ["2", "agpo-weights-" + "a" * 16]
     assert live.metrics["rollout/probe_difference"] == 0
     assert live.metrics["time/sync"] > 0
+    live.close()
+    assert folders(tmp_path) == []
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    return Adapter(write_tiny_model(tmp_path / "base"), "cpu", LoraSettings(rank=2), 0)
+
+
+def move(adapter: Adapter) -> None:
+    for parameter in adapter.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.1)
+
+
+def test_the_embedded_engine_samples_the_adapter_as_it_is(
+    open_live: Callable[..., LiveEngine], adapter: Adapter
+) -> None:
+    live = open_live(EmbeddedEngine(), adapter)
+    for policy in ("first", "second"):
+        found = generate(live, policy)
+        expected = LocalEngine(adapter.model, live._stops).generate(CHUNK, PROMPTS, SAMPLING, step=0, policy=policy)
+        assert found.drop("logprobs").equals(expected.drop("logprobs"))
+        logprobs = [np.concatenate(rows["logprobs"].to_list()) for rows in (found, expected)]
+        np.testing.assert_allclose(*logprobs, rtol=0, atol=1e-5)
+        move(adapter)
+
+
+def test_adapters_are_handed_over_alone(
+    open_live: Callable[..., LiveEngine],
+    fake: FakeVllm,
+    adapter: Adapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake.info["lora_rank"] = 8
+    live = open_live(None, adapter)
+    monkeypatch.setattr(VllmEngine, "fingerprint", lambda engine: live._local.fingerprint())
+    for number in (1, 2):
+        generate(live, f"policy {number}")
+        (folder,) = fake.adapters.values()
+        assert folder == str(live._weights_folder / str(number))
+        assert sorted(path.name for path in Path(folder).iterdir()) == [
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        ]
+        assert live.metrics["rollout/probe_difference"] == 0
+        move(adapter)
     live.close()
     assert folders(tmp_path) == []
 

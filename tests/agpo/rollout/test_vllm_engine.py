@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +160,20 @@ def test_a_request_that_hangs_meets_its_deadline(folder: Path, address: str, fak
         answer_once(engine)
 
 
+def test_an_interrupt_waits_for_no_answer_and_nothing_is_sent_again(folder: Path, address: str, fake: FakeVllm) -> None:
+    engine = connect(folder, [address], in_flight=2)
+    fake.delay = 3.0
+    here = threading.get_ident()
+    interrupt = threading.Timer(0.2, lambda: signal.pthread_kill(here, signal.SIGINT))
+    interrupt.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine)
+    assert time.monotonic() - started < 1.5
+    time.sleep(0.1)
+    assert len(fake.requests) == 2
+
+
 def test_a_request_that_is_refused_is_not_sent_again(engine: VllmEngine, fake: FakeVllm) -> None:
     fake.faults.append(400)
     with pytest.raises(EngineError, match=r"at http://\S+ answered /inference/v1/generate with 400: .*EngineCore"):
@@ -282,6 +299,60 @@ def test_a_policy_with_another_tokenizer_is_refused(engine: VllmEngine, folder: 
     (other / "tokenizer.json").write_text(tokenizer.replace("<eos>", "<end>"))
     with pytest.raises(ValueError, match="has another tokenizer"):
         engine.load_policy(other)
+
+
+# --- adapters
+
+
+def write_adapter(folder: Path, content: str) -> Path:
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_text(content)
+    return folder
+
+
+@pytest.fixture
+def adapted(folder: Path, address: str, fake: FakeVllm) -> VllmEngine:
+    fake.info["lora_rank"] = 8
+    return connect(folder, [address], lora_rank=8)
+
+
+def test_an_adapter_takes_the_place_of_the_one_before(adapted: VllmEngine, fake: FakeVllm, tmp_path: Path) -> None:
+    base = fake.weights
+    first, second = (write_adapter(tmp_path / name, name) for name in ("first", "second"))
+    adapted.load_adapter(first)
+    fake.calls.clear()
+    fake.busy_resets = 1
+    adapted.load_adapter(second)
+    assert fake.calls == [
+        *("/pause", "/v1/models", "/v1/unload_lora_adapter", "/v1/load_lora_adapter", "/update_weight_version"),
+        *("/reset_prefix_cache", "/reset_prefix_cache", "/resume"),
+    ]
+    assert fake.adapters == {fake.weights: str(second)} and fake.weights != base
+    assert len(answer_once(adapted)) == 1  # labelled with the digest of base and adapter
+    assert fake.requests[-1]["model"] == fake.weights
+    label = fake.weights
+    adapted.load_adapter(second)
+    assert fake.weights == label, "the same adapter again, under the same name"
+    adapted.load_policy(adapted._folder)
+    assert fake.weights == base
+    answer_once(adapted)
+    assert "model" not in fake.requests[-1]
+
+
+def test_an_engine_for_smaller_adapters_is_refused(folder: Path, address: str, fake: FakeVllm) -> None:
+    fake.info["lora_rank"] = 8
+    with pytest.raises(EngineError, match=r"loads adapters up to rank 8, and learner\.lora\.rank is 16; start it with"):
+        connect(folder, [address], lora_rank=16)
+
+
+def test_an_adapter_that_an_engine_refuses_is_one_line(adapted: VllmEngine, fake: FakeVllm, tmp_path: Path) -> None:
+    fake.refusal = "LoRA rank 16 is greater than max_lora_rank 8."
+    with pytest.raises(
+        EngineError, match=r"engine at \S+ answered /v1/load_lora_adapter with 500: .*LoRA rank 16"
+    ) as found:
+        adapted.load_adapter(write_adapter(tmp_path / "large", "large"))
+    assert not isinstance(found.value, EngineUnavailable), "another attempt would not help"
+    assert fake.calls[-1] == "/resume"
 
 
 # --- sleep, fingerprint

@@ -18,7 +18,7 @@ import pytest
 from agpo.rollout import vllm_service
 from agpo.rollout.vllm_client import EngineError
 from agpo.rollout.vllm_service import PYTHON_VARIABLE, VllmService, find_python
-from agpo.rollout.vllm_worker.serve import check_heads, check_host, make_command
+from agpo.rollout.vllm_worker.serve import check_heads, check_host, make_command, round_rank
 from agpo.settings.vllm import VllmSettings
 
 SERVER = """
@@ -195,12 +195,30 @@ def test_heads_that_a_cpu_engine_would_die_of_are_refused(config: dict[str, int]
 @pytest.mark.parametrize("cpu", [True, False])
 def test_the_command_asks_for_what_the_client_relies_on(cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agpo.rollout.vllm_worker.serve._is_cpu_build", lambda: cpu)
-    options = argparse.Namespace(model="m", host="127.0.0.1", port=1, dtype="float32", sequences=8, cache=64)
+    options = argparse.Namespace(
+        model="m", host="127.0.0.1", port=1, dtype="float32", sequences=8, lora_rank=0, cache=64
+    )
     command = " ".join(make_command(options))
     assert "--logprobs-mode processed_logprobs" in command and "--enable-scale-out" in command
     assert "--generation-config vllm" in command and "--kv-cache-memory-bytes 67108864" in command
     assert ("--no-enable-chunked-prefill" in command) == cpu  # with it a seed kills a CPU engine
     assert ("--enable-sleep-mode" in command) != cpu  # a CPU engine does not start with it
+    assert "--enable-lora" not in command
+    options.lora_rank = 64
+    assert "--enable-lora --max-loras 1 --max-lora-rank 64" in " ".join(make_command(options))
+
+
+@pytest.mark.parametrize(
+    ("rank", "started_with"), [("0", 0), ("1", 1), ("2", 8), ("64", 64), ("65", 128), ("512", 512)]
+)
+def test_a_rank_is_served_by_the_next_that_vllm_has(rank: str, started_with: int) -> None:
+    assert round_rank(rank) == started_with
+
+
+@pytest.mark.parametrize("rank", ["513", "-1", "many"])
+def test_no_rank(rank: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"{rank} is no rank of adapters; accepted: 0 to 512"):
+        round_rank(rank)
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:8000", "ftp://a:1", "http://", "http://host:1/v1"])

@@ -1,0 +1,3 @@
+from tests.cpu_time import one_thread
+
+__all__ = ["one_thread"]
