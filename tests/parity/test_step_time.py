@@ -7,8 +7,6 @@ repetitions, which other work on the machine disturbs least.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,36 +16,15 @@ import torch
 from torch import Tensor
 
 from agpo.learner.batch import Batch
-from agpo.learner.policy import make_model
 from agpo.learner.update import Learner
-from agpo.settings import GuardSettings, LearnerSettings, LossSettings, ModelShape
+from agpo.settings import GuardSettings, LearnerSettings, LossSettings
+from tests.cpu_time import least_times
+from tests.parity.small_llama import VOCABULARY, make_llama, make_tokenizer
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("one_thread")]
 
-ROWS, PROMPT, SHORTEST, LONGEST, VOCABULARY = 64, 16, 8, 64, 112
+ROWS, PROMPT, SHORTEST, LONGEST = 64, 16, 8, 64
 REPEATS = 8
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def make_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models
-
-    core = Tokenizer(models.WordLevel({f"<{token}>": token for token in range(VOCABULARY)}, unk_token="<3>"))
-    make: Any = import_module("transformers").PreTrainedTokenizerFast
-    return make(tokenizer_object=core, pad_token="<0>", bos_token="<1>", eos_token="<2>")
-
-
-def make_llama() -> Any:
-    """A million parameters in fp32, the same at every call."""
-    shape = ModelShape(width=128, feed_forward=512, layers=4, heads=4)
-    return make_model(shape, make_tokenizer(), PROMPT + LONGEST, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +94,9 @@ def _as_trl(batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def test_the_gradient_is_that_of_trl(batch: Batch, tmp_path: Path) -> None:
     """Of a model in fp64, up to the fp32 in which TRL computes its head and `transformers` its norms."""
-    trainer = make_trainer(make_llama().double(), batch, tmp_path)
+    trainer = make_trainer(make_llama(PROMPT + LONGEST).double(), batch, tmp_path)
     trainer.training_step(trainer.model, None, None)
-    learner = make_learner(make_llama().double(), clip_norm=1e9)
+    learner = make_learner(make_llama(PROMPT + LONGEST).double(), clip_norm=1e9)
     assert learner.update(batch, step=0).refused is None
     expected = dict(trainer.model.named_parameters())
     for name, parameter in learner.model.named_parameters():
@@ -131,10 +108,10 @@ def test_a_step_takes_less_time_than_that_of_trl(
     batch: Batch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also with the default guards, which read the policy again and which TRL does not have."""
-    guarded = make_learner(make_llama())
+    guarded = make_learner(make_llama(PROMPT + LONGEST))
     none = {name: 0 for name in GuardSettings.model_fields if name != "rows"}
-    plain = make_learner(make_llama(), guards=GuardSettings.model_validate(none))
-    trainer = make_trainer(make_llama(), batch, tmp_path)
+    plain = make_learner(make_llama(PROMPT + LONGEST), guards=GuardSettings.model_validate(none))
+    trainer = make_trainer(make_llama(PROMPT + LONGEST), batch, tmp_path)
 
     def step_of_trl() -> None:
         trainer.training_step(trainer.model, None, None)
@@ -142,8 +119,8 @@ def test_a_step_takes_less_time_than_that_of_trl(
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()
 
-    ours, with_guards, theirs = _least_times(
-        lambda: plain.update(batch, step=0), lambda: guarded.update(batch, step=0), step_of_trl
+    ours, with_guards, theirs = least_times(
+        lambda: plain.update(batch, step=0), lambda: guarded.update(batch, step=0), step_of_trl, repeats=REPEATS
     )
     tokens = ROWS * PROMPT + int(batch.response_tokens.sum())
     with capsys.disabled():
@@ -151,14 +128,3 @@ def test_a_step_takes_less_time_than_that_of_trl(
         for name, seconds in (("TRL", theirs), ("ours", ours), ("ours with the default guards", with_guards)):
             print(f"  {name}: {tokens / seconds:,.0f} tokens per CPU-second, {theirs / seconds:.2f} times TRL's")
     assert with_guards < theirs / 1.5
-
-
-def _least_times(*steps: Callable[[], Any]) -> list[float]:
-    """CPU seconds of each, the least of all repetitions."""
-    found = [float("inf")] * len(steps)
-    for _ in range(REPEATS):
-        for index, step in enumerate(steps):
-            started = time.process_time()
-            step()
-            found[index] = min(found[index], time.process_time() - started)
-    return found

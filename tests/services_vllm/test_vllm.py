@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,28 @@ def test_a_frozen_engine_meets_the_deadline_and_goes_on_afterwards(engine: VllmE
             os.kill(process, signal.SIGCONT)
         engine.settings = patient
     assert len(generate(engine)) == 24
+
+
+def test_the_engine_does_not_go_on_with_answers_that_an_interrupt_has_given_up(engine: VllmEngine) -> None:
+    sampling = dataclasses.replace(SAMPLING, tokens=400)
+    before, started = _count_tokens(engine), time.perf_counter()
+    generate(engine, sampling=sampling)
+    whole, seconds = _count_tokens(engine) - before, time.perf_counter() - started
+    here = threading.get_ident()
+    interrupt = threading.Timer(0.2 * seconds, lambda: signal.pthread_kill(here, signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        generate(engine, sampling=sampling)
+    time.sleep(seconds)  # enough for the rest
+    assert _count_tokens(engine) - before - whole < 0.9 * whole
+
+
+def _count_tokens(engine: VllmEngine) -> float:
+    """How many the engine has generated since it was started."""
+    with urllib.request.urlopen(f"{engine._clients[0].address}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    (found,) = [line for line in lines if line.startswith("vllm:generation_tokens_total{")]
+    return float(found.rsplit(" ", 1)[1])
 
 
 def test_an_engine_that_is_killed_while_it_generates_is_started_again(engine: VllmEngine, folders: list[Path]) -> None:
