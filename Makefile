@@ -54,7 +54,7 @@ chaos: ## kill training runs at random points, many times
 	@$(SET_UP) pipeline,s3,dev
 	@$(VENV)/bin/python -m pytest -m chaos $(ARGS)
 
-parity: $(VENV)-parity/installed ## compare advantages and losses with TRL and verl, in an environment of its own (2 GB)
+parity: $(VENV)-parity/installed ## compare advantages, losses and times with TRL and verl, in an environment of its own (2 GB)
 	@$(VENV)-parity/bin/python -m pytest -m parity tests/parity $(ARGS)
 
 $(VENV)-parity/installed: tests/parity/requirements.txt

@@ -179,9 +179,14 @@ def test_nothing_is_left_when_the_run_is_killed(tmp_path: Path) -> None:
     with start_process(arguments, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         group = int(run.stdout.readline())
-        assert len(members_of(group)) >= 3
+        members = members_of(group)
+        assert len(members) >= 3
+        regions = [region.path for member in members for region in psutil.Process(member).memory_maps()]
+        shared = {Path(path) for path in regions if path.startswith("/dev/shm/psm_")}
+        assert shared
         run.send_signal(signal.SIGKILL)
         assert not wait_for_end(group)
+    assert not [file for file in shared if file.exists()]
 
 
 def wait_for_end(group: int) -> list[int]:

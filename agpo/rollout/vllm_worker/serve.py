@@ -17,12 +17,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 _EVERY = 0.25  # seconds
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # CPUAttentionBackend.get_supported_head_sizes()
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
+_SHARED = Path("/dev/shm")
 _GRACE = 10.0  # seconds for an orderly end
 
 
@@ -157,7 +159,19 @@ def _is_cpu_build() -> bool:
 
 def _kill_group() -> None:
     """This process too: nothing of the group can be left, and there is nothing to save."""
+    for file in _find_shared():
+        file.unlink(missing_ok=True)
     os.killpg(0, signal.SIGKILL)
+
+
+def _find_shared() -> set[Path]:
+    """Shared memory and semaphores that the group has mapped: who is killed does not remove them."""
+    found = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):  # the process has just ended, or is another user's
+            if os.getpgid(int(maps.parent.name)) == os.getpgrp():
+                found |= {Path(line.split(maxsplit=5)[-1]) for line in maps.read_text().splitlines()}
+    return {file for file in found if file.parent == _SHARED and file.name.startswith(("psm_", "sem."))}
 
 
 if __name__ == "__main__":
