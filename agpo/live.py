@@ -112,7 +112,7 @@ def write_published(run: TrainRun, kept: Path, base: Path, folder: Path) -> None
 
     if run.learner.lora is None or not run.steps:
         for file in kept.iterdir():
-            if file.name != _OPTIMIZER:
+            if file.is_file() and file.name != _OPTIMIZER:  # not the adapter of a base that was trained as one
                 shutil.copy(file, folder / file.name)
         return
     adapter = Adapter(base, "cpu", run.learner.lora, run.seed)

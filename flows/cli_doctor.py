@@ -115,5 +115,5 @@ def _find_engine(address: str) -> Finding:
     return Finding(
         f"Engine {address}",
         f"vLLM {info.version} on {info.device}, {info.dtype}, {info.positions} positions, {info.vocabulary} token ids, "
-        f"weights {weights[:12]}",
+        f"{f'adapters up to rank {info.lora_rank}' if info.lora_rank else 'no adapters'}, weights {weights[:12]}",
     )

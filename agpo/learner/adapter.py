@@ -14,6 +14,8 @@ from agpo.learner.sharing import share_tensors
 from agpo.settings import LoraSettings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # the files of an adapter, in peft's format
+# What peft and vLLM must know; the rest of a configuration is another one with every version of peft.
+_CONFIGURED = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "use_rslora")
 _NAME = "default"  # of the adapter within peft's modules
 
 
@@ -71,7 +73,8 @@ class Adapter:
 
         weights = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
-        config = self._peft.peft_config[_NAME].to_dict() | {"base_model_name_or_path": None, "inference_mode": True}
+        whole = self._peft.peft_config[_NAME].to_dict()
+        config = {name: whole[name] for name in _CONFIGURED} | {"base_model_name_or_path": None, "inference_mode": True}
         text = json.dumps(config, indent=2, sort_keys=True, default=sorted)  # target_modules is a set
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 

@@ -50,7 +50,7 @@ class VllmClient:
         self._connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._host, self._port = parts.hostname or "", parts.port
         self._adapter = ""  # name of the one that answers come from
-        self._open: set[http.client.HTTPConnection] = set()
+        self._open: set[socket.socket] = set()
 
     def describe(self, fields: set[str], timeout: float = _CONTROL) -> EngineInfo:
         """What the engine is. EngineError unless it can do what we ask, with all these fields of a request.
@@ -79,6 +79,11 @@ class VllmClient:
             raise EngineError(
                 f"the engine at {self.address} has --logprobs-mode {found['logprobs_mode']}; "
                 "accepted: processed_logprobs, the log-probs of what was sampled"
+            )
+        if missing := sorted(EngineInfo.__dataclass_fields__.keys() - found.keys()):
+            raise EngineError(
+                f"the engine at {self.address} does not say its {', '.join(missing)}: start it again by "
+                "infra/vllm/start of this version"
             )
         self._call("GET", "/v1/models", None, timeout)  # needs the key, which control endpoints do not ask for
         return EngineInfo(**{name: found[name] for name in EngineInfo.__dataclass_fields__})
@@ -155,10 +160,9 @@ class VllmClient:
 
     def abandon(self) -> None:
         """Close all connections: the engine aborts their requests, and who waits for one gets EngineUnavailable."""
-        for connection in self._open.copy():
-            if connection.sock is not None:
-                with suppress(OSError):  # it has just ended
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+        for line in self._open.copy():
+            with suppress(OSError):  # it has just ended
+                line.shutdown(socket.SHUT_RDWR)
 
     def is_healthy(self) -> bool:
         """Whether the server answers. A frozen engine is not noticed here."""
@@ -176,9 +180,13 @@ class VllmClient:
 
     def _call(self, method: str, path: str, body: Any, timeout: float) -> Any:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", "Connection": "close"}
-        connection = self._connection(self._host, self._port, timeout=timeout)
-        self._open.add(connection)
+        connection = self._connection(self._host, self._port, timeout=min(timeout, _BRIEF))
+        line: socket.socket | None = None
         try:
+            connection.connect()
+            line = connection.sock
+            line.settimeout(timeout)
+            self._open.add(line)
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             status, kind, content = response.status, response.headers.get_content_type(), response.read()
@@ -189,7 +197,8 @@ class VllmClient:
         except (OSError, http.client.HTTPException) as error:
             raise EngineUnavailable(f"the engine at {self.address} is not reachable: {error}") from None
         finally:
-            self._open.discard(connection)
+            if line is not None:
+                self._open.discard(line)
             connection.close()
         if status == 200:
             return json.loads(content) if kind == "application/json" and content.strip() else None

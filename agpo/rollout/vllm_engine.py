@@ -184,6 +184,7 @@ class VllmEngine:
         self._connect([service.start(self._folder)])
         self.load_policy(self._folder)
         if adapter is not None:
+            self._weights = ""  # until the adapter is there no answer is the policy's
             self.load_adapter(adapter)
 
     def _parameters(self, sampling: Sampling, seed: int) -> dict[str, Any]:
@@ -211,7 +212,8 @@ class VllmEngine:
         over = threading.Event()
         futures: list[Future[Answer]] = []
         try:
-            futures += [pool.submit(self._ask, prompt, parameters, over) for prompt, parameters in requests]
+            for prompt, parameters in requests:  # each is known at once, for an interrupt
+                futures.append(pool.submit(self._ask, prompt, parameters, over))
             answers = []
             for future in futures:
                 while not future.done():

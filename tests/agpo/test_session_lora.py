@@ -165,6 +165,17 @@ def test_no_step_is_the_base(open_session: Callable[..., Session], store: Store,
     assert read_files(store.content(result.ref)) == read_files(store.content(start.base))
 
 
+@pytest.mark.parametrize("learner", [LEARNER, LearnerSettings()])
+def test_no_step_on_a_policy_that_was_an_adapter_is_that_policy(trained: Session, learner: LearnerSettings) -> None:
+    base = train(trained).ref
+    run = RUN.model_copy(update={"learner": learner, "steps": 0})
+    result = train(Session(run, trained.store, trained.problems, base))
+    published = read_files(trained.store.content(base))
+    assert read_files(trained.store.content(result.ref)) == {
+        name: content for name, content in published.items() if not name.startswith("adapter/")
+    }
+
+
 def test_an_adapter_is_part_of_the_key_and_its_absence_is_not() -> None:
     plain = RUN.what_training_depends_on()
     assert "lora" not in plain["learner"]

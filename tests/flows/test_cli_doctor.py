@@ -141,7 +141,7 @@ def test_an_engine_says_what_it_is() -> None:
     with serve(FakeVllm(259)) as address:
         finding = examined(address)[f"Engine {address}"]
     assert finding.good
-    assert finding.found == "vLLM 0.32.0 on cpu, float32, 64 positions, 259 token ids, weights default"
+    assert finding.found == "vLLM 0.32.0 on cpu, float32, 64 positions, 259 token ids, no adapters, weights default"
 
 
 def test_an_engine_that_cannot_be_used_is_one_line_and_the_others_are_shown() -> None:

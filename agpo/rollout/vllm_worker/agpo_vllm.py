@@ -26,13 +26,14 @@ def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def describe_weights(folder: Path) -> tuple[dict[str, str], str]:
-    """Dtype and shape of every tensor by name, and a digest of all contents that no sharding changes."""
+    """Shape of every tensor by name, and a digest of all contents that no sharding changes."""
     layout: dict[str, str] = {}
     lines = []
     for name, tensor in read_weights(folder):
-        layout[name] = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+        layout[name] = str(list(tensor.shape))  # vLLM casts what it loads
+        kind = str(tensor.dtype).removeprefix("torch.")
         content = tensor.contiguous().view(-1).view(torch.uint8).numpy()
-        lines.append(f"{name} {layout[name]} {hashlib.sha256(content).hexdigest()}")  # type: ignore[arg-type]
+        lines.append(f"{name} {kind} {layout[name]} {hashlib.sha256(content).hexdigest()}")  # type: ignore[arg-type]
     return layout, hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -32,6 +32,8 @@ def main() -> None:
     options = _parse(sys.argv[1:])
     if _is_cpu_build():
         check_heads(options.model)
+    elif options.lora_rank and options.dtype == "float32":
+        sys.exit("vLLM on a GPU computes adapters in half precision only; accepted: rollout.engine.dtype=bfloat16")
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     ending: list[int] = []

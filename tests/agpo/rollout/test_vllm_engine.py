@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
@@ -353,6 +354,17 @@ def test_an_adapter_that_an_engine_refuses_is_one_line(adapted: VllmEngine, fake
         adapted.load_adapter(write_adapter(tmp_path / "large", "large"))
     assert not isinstance(found.value, EngineUnavailable), "another attempt would not help"
     assert fake.calls[-1] == "/resume"
+
+
+def test_an_engine_that_started_again_without_its_adapter_answers_nothing(adapted: VllmEngine, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "first", "first")
+    adapted.load_adapter(folder)
+    (folder / "adapter_model.safetensors").unlink()
+    service: Any = Mock(start=Mock(return_value=adapted._clients[0]))
+    with pytest.raises(FileNotFoundError):
+        adapted._restart(service)
+    with pytest.raises(EngineError, match="was made by weights"):
+        answer_once(adapted)
 
 
 # --- sleep, fingerprint
