@@ -61,8 +61,8 @@ class Guard:
 
     def choose_rows(self, count: int) -> np.ndarray:
         """The rows of a batch of ``count`` that are read before and after an update."""
-        most = min(self.settings.rows, max(_FEWEST_ROWS, count // 4))
-        return np.arange(0, count, math.ceil(count / most))
+        read = min(count, self.settings.rows, max(_FEWEST_ROWS, count // 4))
+        return np.arange(read) * count // max(read, 1)
 
     def check_mismatch(self, divergence: float | None) -> str | None:
         """Why a batch is not learned from whose sampler is so far from the learner; none where they do not compare."""

@@ -50,12 +50,16 @@ class PackedModel:
         """The output of this name at the chosen tokens, [number chosen, …]. NotByRows is raised."""
         starts = rows.lengths.cumsum(0) - rows.lengths
         places = torch.arange(len(rows.ids)) - starts.repeat_interleave(rows.lengths)
+        layout = RowLayout(rows.lengths, rows.ids.device)
         found = self.module(
             input_ids=rows.ids[None],
             position_ids=places[None].to(rows.ids.device),
             use_cache=False,
-            packed_rows=RowLayout(rows.lengths, rows.ids.device),
+            packed_rows=layout,
         )
+        window = _find_window(self.module.config.get_text_config())
+        if window not in {None, *layout.windows}:  # some models put it into the mask only
+            raise NotByRows(f"{type(self.module).__name__}: attention is not told of the window of {window} tokens")
         chosen: Tensor = getattr(found, output)[0][rows.chosen]
         return chosen
 
@@ -69,6 +73,7 @@ class RowLayout:
     """
 
     def __init__(self, lengths: Tensor, device: torch.device) -> None:
+        self.windows: set[int | None] = set()  # that attention was told of
         self.longest = int(lengths.max())
         ends = torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
         order = lengths.argsort(descending=True, stable=True)
@@ -113,6 +118,7 @@ def attend_rows(
     refused = [name for name, option in given.items() if option is not None and option is not False]
     if packed_rows is None or refused or not getattr(module, "is_causal", True):
         raise NotByRows(f"{type(module).__name__}: rows given {packed_rows is not None}, other options {refused}")
+    packed_rows.windows.add(sliding_window)
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     attend = _attend_flash if _has_flash(query, value) else _attend_grids
     return attend(query, key, value, packed_rows, scaling, sliding_window)[None], None
@@ -169,6 +175,13 @@ def _attend_flash(
     found = varlen_attn(query, key, value, *sizes, scale=scaling, window_size=seen, enable_gqa=True)
     assert isinstance(found, Tensor)
     return found
+
+
+def _find_window(config: Any) -> int | None:
+    """The sliding window of a model's configuration, where a layer has one."""
+    types = getattr(config, "layer_types", None)
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if types is None or "sliding_attention" in types else None
 
 
 def probe_rows(module: Any) -> PackedRows:

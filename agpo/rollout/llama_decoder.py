@@ -19,11 +19,11 @@ from agpo.rollout.rows import is_identity, pad_left
 class LlamaDecoder:
     """Llama and Qwen3 models, with keys and values [prompts or slots, heads, length, width] per layer.
 
-    A prompt's keys and values are kept once, and all its rows attend to them in one matrix product: on a CPU, reading
-    the cache is what attention costs. A row's answer lives in a slot. When a row splits, its first continuation keeps
-    the slot and only the others are copied, so a slot's past is written once however long the answers become. Slots of
-    ended rows are computed along until they are an eighth of all; then rows from the end move into them: a move costs
-    about two steps of attending to the row. Prompts without rows are dropped by the same rule.
+    A prompt's keys (transposed, see `_attend`) and values are kept once, and all its rows attend to them in one matrix
+    product: on a CPU, reading the cache is what attention costs. A row's answer lives in a slot. When a row splits, its
+    first continuation keeps the slot and only the others are copied, so a slot's past is written once however long the
+    answers become. Slots of ended rows are computed along until they are an eighth of all; then rows from the end move
+    into them: a move costs about two steps of attending to the row. Prompts without rows are dropped by the same rule.
     """
 
     def __init__(self, model: Any) -> None:

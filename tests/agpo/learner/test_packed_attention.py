@@ -66,6 +66,7 @@ def test_gradients_do_not_depend_on_micro_batches_or_row_order(kind: str, tokens
         pytest.param("gemma2", id="scores with a cap"),
         pytest.param("gpt_oss", id="sinks"),
         pytest.param("lfm2", id="convolutions"),
+        pytest.param("qwen2_moe", id="a long window that attention is not told of"),
         pytest.param("mamba", id="no attention"),
         pytest.param("nemotron", id="attention that is not told where rows end"),
     ],

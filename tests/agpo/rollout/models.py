@@ -33,6 +33,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama 3 positions": ("llama", {**_SHAPE, "rope_parameters": _LLAMA3_ROPE}),
     "llama yarn": ("llama", {**_SHAPE, "rope_parameters": {**_LLAMA3_ROPE, "rope_type": "yarn"}}),
     "qwen3": ("qwen3", {**_SHAPE, "head_dim": 16}),
+    "qwen3 biases": ("qwen3", {**_SHAPE, "head_dim": 16, "attention_bias": True}),
     "qwen3 sliding window": (
         "qwen3",
         {**_SHAPE, "head_dim": 8, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0},
@@ -45,7 +46,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}),
 }
 
-DIRECT = ["llama", "llama tied", "llama one key per head", "llama biases", "llama 3 positions", "qwen3"]
+DIRECT = ["llama", "llama tied", "llama one key per head", "llama biases", "llama 3 positions", "qwen3", "qwen3 biases"]
 GENERAL = ["llama yarn", "qwen3 sliding window", "qwen2", "mistral", "gpt2", "gpt neox", "lfm2"]
 
 

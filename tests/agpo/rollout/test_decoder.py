@@ -72,13 +72,25 @@ def test_weights_are_read_live(decoder_type: type[Any]) -> None:
     _assert_equal_logits(after, _read_whole(model, [[3, 4, 5]]))
 
 
-@pytest.mark.parametrize("kind", ["llama biases", "qwen3"])
-def test_weights_of_a_large_model_are_read_where_they_are(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("lengths", [EQUAL_LENGTHS, DIFFERENT_LENGTHS], ids=["equal", "padded"])
+@pytest.mark.parametrize("kind", ["llama biases", "qwen3 biases"])
+def test_weights_of_a_large_model_are_read_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, kind: str, lengths: tuple[int, ...]
+) -> None:
     monkeypatch.setattr(llama_weights, "LARGEST_COPY", 0)
     model = make_model(kind)
-    found, texts = _follow(LlamaDecoder(model), DIFFERENT_LENGTHS, seed=0)
+    found, texts = _follow(LlamaDecoder(model), lengths, seed=0)
     for logits, rows in zip(found, texts, strict=True):
         _assert_equal_logits(logits, _read_whole(model, rows))
+
+
+def test_a_large_model_in_bf16_is_computed_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_weights, "LARGEST_COPY", 0)
+    model = make_model("llama").bfloat16()
+    found, texts = _follow(LlamaDecoder(model), DIFFERENT_LENGTHS, seed=0)
+    for logits, rows in zip(found, texts, strict=True):
+        expected = _read_whole(model, rows)
+        assert (logits - expected).abs().max() < 0.1 * expected.std()
 
 
 def test_a_small_model_in_bf16_is_computed_in_fp32() -> None:
@@ -157,7 +169,7 @@ def _read_whole(model: Any, texts: Sequence[Sequence[int]]) -> Tensor:
     logits = torch.empty(len(texts), VOCABULARY)
     for length in {len(text) for text in texts}:
         rows = [row for row, text in enumerate(texts) if len(text) == length]
-        logits[rows] = model(torch.tensor([texts[row] for row in rows]), use_cache=False).logits[:, -1]
+        logits[rows] = model(torch.tensor([texts[row] for row in rows]), use_cache=False).logits[:, -1].float()
     return logits
 
 
