@@ -121,7 +121,7 @@ def _serve_in_process(python: Path, folder: Path) -> Iterator[tuple[int, Callabl
     """The group of the processes of `vllm_in_process.py`, and a function that has it answer a batch."""
     process = subprocess.Popen(
         [python, "-P", Path(__file__).with_name("vllm_in_process.py"), folder],
-        env=make_environment(Namespace(threads=1)),
+        env=make_environment(Namespace(threads=1, lora_rank=0)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
