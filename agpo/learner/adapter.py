@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from agpo.learner.policy import load_policy
+from agpo.learner.shapes import check_shapes
 from agpo.learner.sharing import share_tensors
 from agpo.settings import LoraSettings
 
@@ -60,10 +61,7 @@ class Adapter:
 
         found = load_file(folder / WEIGHTS)
         own = get_peft_model_state_dict(self._peft, save_embedding_layers=False)
-        for name in sorted({*found, *own}):
-            theirs, ours = (tuple(part[name].shape) if name in part else "missing" for part in (found, own))
-            if theirs != ours:
-                raise ValueError(f"{folder} has another adapter: {name} is {theirs}, in the policy {ours}")
+        check_shapes(found, own, f"{folder} has another adapter", "policy")
         set_peft_model_state_dict(self._peft, found)
 
     def save(self, folder: Path) -> None:

@@ -70,13 +70,11 @@ class LocalEngine:
     def load_policy(self, folder: Path) -> None:
         """Put the folder's weights into the live model; an optimiser that has its parameters keeps its state."""
         from agpo.learner.policy import load_policy
+        from agpo.learner.shapes import check_shapes
 
         loaded, _ = load_policy(folder, self.model.device)
         found, own = loaded.state_dict(), self.model.state_dict()
-        for name in sorted({*found, *own}):
-            theirs, ours = (tuple(part[name].shape) if name in part else "missing" for part in (found, own))
-            if theirs != ours:
-                raise ValueError(f"{folder} has another model: {name} is {theirs}, in the engine {ours}")
+        check_shapes(found, own, f"{folder} has another model", "engine")
         self.model.load_state_dict(found)
 
     def fingerprint(self) -> Fingerprint:
